@@ -1,0 +1,94 @@
+"""What a history gives back: chats, stored messages, and pages of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeAlias, TypeVar, overload
+
+__all__ = ["Chat", "Message", "MessageStatus", "Page", "StoredMessage"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+Message: TypeAlias = dict[str, Any]
+"""The neutral message: an OpenAI-style dict with what other frameworks need besides (docs/message-format.md)."""
+
+
+class MessageStatus(StrEnum):
+    """Where a stored message stands: in the window, out of it but still of the chat, or on a displaced branch."""
+
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message as it is stored.
+
+    `position` is dense per chat in order of storing and never changes; `parent` is the id of the message it followed,
+    None at the root. `payload` is the framework's own JSON, byte for byte as it was written; `format` says whose.
+    `text` is what a person would read. `created_at` is aware, UTC, and for people: order is `position`'s.
+    """
+
+    chat_id: str
+    message_id: str
+    position: int
+    parent: str | None
+    status: MessageStatus
+    role: str
+    format: str
+    format_version: str
+    payload: str
+    text: str
+    created_at: datetime
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> Any:
+        """The payload, parsed."""
+        return json.loads(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One chat of one owner.
+
+    `version` changes with every write to the chat or its messages; hand it back as `expected_version`.
+    `message_count` counts the active messages. Times are aware, UTC.
+    """
+
+    chat_id: str
+    user_id: str
+    tenant_id: str
+    title: str
+    metadata: dict[str, Any]
+    shared: bool
+    version: int
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Sequence[T_co], Generic[T_co]):
+    """A sequence with the cursors on from it: `before` its first item, `after` its last; None where nothing follows."""
+
+    items: tuple[T_co, ...]
+    before: str | None = None
+    after: str | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
