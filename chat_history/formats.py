@@ -85,8 +85,8 @@ class MessageFormat(Protocol):
     """Turns the messages of one framework into stored payloads and back.
 
     Everything is deterministic: the same input gives the same output in every process, so that what was loaded is
-    recognised when it comes back. No method but `dump`, `load`, `take`, `rest` and `from_neutral` imports the framework, and
-    those import it when they are called.
+    recognised when it comes back. No method but `dump`, `load`, `rest`, `system` and `from_neutral` imports the
+    framework, and those import it when they are called.
     """
 
     name: str
