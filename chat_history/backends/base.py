@@ -170,7 +170,7 @@ class Written(NamedTuple):
     parent: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """One atomic write to one chat. All of it happens, or none; `VersionConflictError` if none for its version.
 
