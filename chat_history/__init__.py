@@ -1,1 +1,60 @@
 """Keep AI chat history in a JSON file, SQLite or Postgres, and hand it to any agent framework."""
+
+from .aio import AsyncChatHistory
+from .config import JSONChatHistory, PostgresChatHistory, SQLChatHistory, open_history
+from .errors import (
+    ChatExistsError,
+    ChatHistoryError,
+    ChatHistoryWarning,
+    ChatNotFoundError,
+    ConfigError,
+    ConversionError,
+    ConversionWarning,
+    DamagedStoreError,
+    HistoryClosedError,
+    InvalidArgumentError,
+    InvalidMessageError,
+    MessageNotFoundError,
+    MissingDependencyError,
+    NewerStoreError,
+    StorageError,
+    StoreBusyError,
+    StoreUnavailableError,
+    UnknownFormatError,
+    VersionConflictError,
+)
+from .history import ChatHistory
+from .messages import Chat, Message, MessageStatus, Page, StoredMessage
+
+__all__ = [
+    "AsyncChatHistory",
+    "Chat",
+    "ChatExistsError",
+    "ChatHistory",
+    "ChatHistoryError",
+    "ChatHistoryWarning",
+    "ChatNotFoundError",
+    "ConfigError",
+    "ConversionError",
+    "ConversionWarning",
+    "DamagedStoreError",
+    "HistoryClosedError",
+    "InvalidArgumentError",
+    "InvalidMessageError",
+    "JSONChatHistory",
+    "Message",
+    "MessageNotFoundError",
+    "MessageStatus",
+    "MissingDependencyError",
+    "NewerStoreError",
+    "Page",
+    "PostgresChatHistory",
+    "SQLChatHistory",
+    "StorageError",
+    "StoreBusyError",
+    "StoreUnavailableError",
+    "StoredMessage",
+    "UnknownFormatError",
+    "VersionConflictError",
+    "open_history",
+]

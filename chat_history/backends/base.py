@@ -30,6 +30,7 @@ __all__ = [
     "PayloadRow",
     "Record",
     "Unset",
+    "UnsetType",
     "Written",
     "chat_key",
     "first_version",

@@ -1,0 +1,151 @@
+"""`AsyncChatHistory`: the same names as `ChatHistory`, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import update_wrapper
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from .history import ChatHistory
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from .messages import MessageStatus, StoredMessage
+
+__all__ = ["AsyncChatHistory"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+THREADS = 10
+"""How many calls run at a time; as many as a Postgres pool has connections by default."""
+
+
+class _Threads:
+    """The pool that a history and its views share, made at the first call."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = Lock()
+
+    def pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chat_history")
+            return self._pool
+
+    def shutdown(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
+
+
+def _awaited(
+    method: Callable[Concatenate[ChatHistory, P], R],
+) -> Callable[Concatenate[AsyncChatHistory, P], Awaitable[R]]:
+    async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._run(method, self._history, *args, **kwargs)
+
+    update_wrapper(awaited, method)
+    return awaited
+
+
+class AsyncChatHistory:
+    """A history whose methods are awaited. Each is the method of the same name, run on a bounded pool of threads.
+
+    A call that is cancelled has either happened or not, and never in part: its thread finishes what it began. What
+    `ChatHistory` promises of threads holds for tasks.
+    """
+
+    def __init__(self, history: ChatHistory) -> None:
+        self._history = history
+        self._threads = _Threads()
+        self._is_view = False
+
+    async def _run(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        import asyncio
+        import contextvars
+        from functools import partial
+
+        context = contextvars.copy_context()
+        work = partial(context.run, call, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads.pool(), work)
+
+    @property
+    def user_id(self) -> str:
+        """The user whose chats these are, "" where there is only one."""
+        return self._history.user_id
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant that the user belongs to, "" where there is only one."""
+        return self._history.tenant_id
+
+    @property
+    def location(self) -> str:
+        """Where the data is, for people: a path, or a URL without its password."""
+        return self._history.location
+
+    def for_user(self, user_id: str, *, tenant_id: str | None = None) -> AsyncChatHistory:
+        """The same store, seen by another owner; not awaited. See `ChatHistory.for_user`."""
+        view = AsyncChatHistory(self._history.for_user(user_id, tenant_id=tenant_id))
+        view._threads = self._threads
+        view._is_view = True
+        return view
+
+    add_message = _awaited(ChatHistory.add_message)
+    add_messages = _awaited(ChatHistory.add_messages)
+    save_messages = _awaited(ChatHistory.save_messages)
+    set_messages = _awaited(ChatHistory.set_messages)
+    replace_message = _awaited(ChatHistory.replace_message)
+    delete_message = _awaited(ChatHistory.delete_message)
+    delete_last_message = _awaited(ChatHistory.delete_last_message)
+    delete_oldest_messages = _awaited(ChatHistory.delete_oldest_messages)
+    archive_oldest_messages = _awaited(ChatHistory.archive_oldest_messages)
+    get_chat_history = _awaited(ChatHistory.get_chat_history)
+    get_message_history = _awaited(ChatHistory.get_message_history)
+    get_readable_chat_history = _awaited(ChatHistory.get_readable_chat_history)
+    get_messages = _awaited(ChatHistory.get_messages)
+    get_message = _awaited(ChatHistory.get_message)
+    get_message_count = _awaited(ChatHistory.get_message_count)
+    create_chat = _awaited(ChatHistory.create_chat)
+    get_chat = _awaited(ChatHistory.get_chat)
+    update_chat = _awaited(ChatHistory.update_chat)
+    list_chats = _awaited(ChatHistory.list_chats)
+    get_all_chat_ids = _awaited(ChatHistory.get_all_chat_ids)
+    chat_exists = _awaited(ChatHistory.chat_exists)
+    delete_chat_history = _awaited(ChatHistory.delete_chat_history)
+    clear_all = _awaited(ChatHistory.clear_all)
+
+    async def iter_messages(
+        self, chat_id: str, *, status: MessageStatus | str | None = "active"
+    ) -> AsyncIterator[StoredMessage]:
+        """Walk a chat of any length in order, oldest first, in bounded memory. See `ChatHistory.iter_messages`."""
+        messages = self._history.iter_messages(chat_id, status=status)
+        while (message := await self._run(next, messages, None)) is not None:
+            yield message
+
+    async def shutdown(self) -> None:
+        """Close what the history opened, after the calls that run have finished. A second call is harmless."""
+        import asyncio
+
+        if not self._is_view:
+            await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._history.shutdown)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<AsyncChatHistory of {self._history!r}>"

@@ -1,0 +1,588 @@
+"""`ChatHistory`: every public behaviour, written once, over the primitives of a backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from .arguments import (
+    checked_count,
+    checked_id,
+    checked_message_id,
+    checked_metadata,
+    checked_sequence,
+    checked_status,
+    checked_text,
+    checked_version,
+)
+from .backends.base import (
+    UNSET,
+    Backend,
+    Change,
+    ChatKey,
+    ChatRecord,
+    OutlineRow,
+    OwnerKey,
+    Record,
+    Unset,
+    UnsetType,
+    chat_key,
+    owner_key,
+)
+from .cursors import chat_cursor, chat_place, message_cursor, message_place
+from .errors import (
+    ChatExistsError,
+    ChatNotFoundError,
+    HistoryClosedError,
+    InvalidArgumentError,
+    MessageNotFoundError,
+    VersionConflictError,
+)
+from .formats import MessageFormat, get_format, neutral_messages
+from .loading import load, report, sources
+from .messages import Chat, Message, MessageStatus, Page, StoredMessage, new_ids
+from .records import chat_of, stored_drafts, stored_message
+from .windows import newest_turns
+from .writing import Writer, shortened
+
+if TYPE_CHECKING:
+    from .aio import AsyncChatHistory
+
+__all__ = ["ChatHistory"]
+
+PAGE = 64
+"""Messages that `iter_messages` holds at a time."""
+HEAD = 4
+"""How many messages at the beginning of a chat are searched for the system prompts that lead it."""
+KEYS = 4096
+"""Chat keys remembered by a view, because computing one takes a few microseconds."""
+DICTS = "openai"
+"""The format of what people add by hand, which comes back as the very dicts."""
+
+
+class _Store:
+    """What the views of one store share."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.writer = Writer(backend)
+        self.closed = False
+
+
+class ChatHistory:
+    """The chats of one owner in one store.
+
+    Usable straight after construction, from any thread; other processes may use the same store. Every call either does
+    all it says, durably, or raises a `ChatHistoryError` and did nothing. After `shutdown()` each raises
+    `HistoryClosedError`.
+    """
+
+    def __init__(self, backend: Backend, *, tenant_id: str = "", user_id: str = "") -> None:
+        self._bind(_Store(backend), tenant_id, user_id, is_view=False)
+
+    def _bind(self, store: _Store, tenant_id: str, user_id: str, *, is_view: bool) -> None:
+        self._store = store
+        self._owner: OwnerKey = owner_key(
+            checked_id(tenant_id, "tenant_id", may_be_empty=True), checked_id(user_id, "user_id", may_be_empty=True)
+        )
+        self._keys: dict[str, ChatKey] = {}
+        self._is_view = is_view
+        self._closed = False
+
+    # ---- owners and the end
+
+    @property
+    def user_id(self) -> str:
+        """The user whose chats these are, "" where there is only one."""
+        return self._owner.user_id
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant that the user belongs to, "" where there is only one."""
+        return self._owner.tenant_id
+
+    @property
+    def location(self) -> str:
+        """Where the data is, for people: a path, or a URL without its password."""
+        return self._store.backend.location
+
+    def for_user(self, user_id: str, *, tenant_id: str | None = None) -> ChatHistory:
+        """The same store, seen by another owner, who cannot reach anyone else's chat.
+
+        tenant_id: None keeps this one's. Shutting the view down leaves the store open; shutting the store down closes
+        its views.
+        """
+        self._backend()
+        view = ChatHistory.__new__(ChatHistory)
+        view._bind(self._store, self.tenant_id if tenant_id is None else tenant_id, user_id, is_view=True)
+        return view
+
+    def to_async(self) -> AsyncChatHistory:
+        """The same history with every method awaited; see `AsyncChatHistory`."""
+        from .aio import AsyncChatHistory
+
+        return AsyncChatHistory(self)
+
+    def shutdown(self) -> None:
+        """Close what this history opened. A second call is harmless; any other call after it is an error."""
+        self._closed = True
+        if not self._is_view and not self._store.closed:
+            self._store.closed = True
+            self._store.writer.branches.clear()
+            self._store.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        owner = f", user_id={self.user_id!r}, tenant_id={self.tenant_id!r}" if any(self._owner[:2]) else ""
+        return f"<{type(self).__name__} {self.location}{owner}{', closed' if self._closed else ''}>"
+
+    # ---- adding and saving messages
+
+    def add_message(
+        self,
+        chat_id: str,
+        message: Any,
+        *,
+        message_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        expected_version: int | None = None,
+    ) -> StoredMessage:
+        """Append one message to the chat's active branch, and create the chat if it is new.
+
+        message: a dict with a role, or any object that an installed format recognises. message_id: a UUIDv7 unless
+        given; an id that the chat has already stores nothing and returns the message of that id, so a repeat is
+        harmless. metadata: a JSON object, kept beside the message. expected_version: see `save_messages`.
+        """
+        ids = None if message_id is None else [message_id]
+        return self.add_messages(
+            chat_id, [message], message_ids=ids, metadata=metadata, expected_version=expected_version
+        )[0]
+
+    def add_messages(
+        self,
+        chat_id: str,
+        messages: Sequence[Any],
+        *,
+        message_ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        expected_version: int | None = None,
+    ) -> list[StoredMessage]:
+        """Append messages, all of them or none, next to one another whoever else writes. Returns them as stored.
+
+        An empty list writes nothing and creates no chat. message_ids: one for each message; those that the chat has
+        already are not stored again. metadata: the same for each.
+        """
+        writer = self._writer()
+        key = self._key(chat_id)
+        checked_version(expected_version)
+        count = len(checked_sequence(messages, "messages"))
+        ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
+        drafts = writer.drafts(messages, ids, checked_metadata(metadata))
+        if not drafts:
+            return []
+        if message_ids is None:
+            return stored_drafts(chat_id, drafts, writer.append(key, drafts, expected_version))
+        new, written, found = writer.append_once(key, drafts, expected_version)
+        stored = [stored_message(chat_id, record) for record in found]
+        if written:
+            stored += stored_drafts(chat_id, new, written)
+        by_id = {message.message_id: message for message in stored}
+        return [by_id[message_id] for message_id in ids]
+
+    def save_messages(
+        self, chat_id: str, messages: Sequence[Any], *, expected_version: int | None = None
+    ) -> list[StoredMessage]:
+        """Make the chat's active branch end with exactly these messages, writing only what is new. Returns that.
+
+        Made for `result.all_messages()` after each run. What is stored already is found and kept, with its ids and
+        times, also where it comes back merged, converted, or serialised by another release of its framework. A list
+        that begins inside the chat (a window was loaded) continues from there. Where a list departs from what is
+        stored, a new branch begins: what it displaces stays, with status "superseded". A list that shares nothing with
+        the chat becomes a new branch from the root, with a `ChatHistoryWarning`. An empty list changes nothing.
+
+        expected_version: the chat's version when it was read (`get_chat(chat_id).version`; 0: there is no such chat);
+        `VersionConflictError` if it changed since. Without it the list is worked into whatever the chat is by then.
+        """
+        return self._save(chat_id, messages, expected_version, whole=False)
+
+    def set_messages(
+        self, chat_id: str, messages: Sequence[Any], *, expected_version: int | None = None
+    ) -> list[StoredMessage]:
+        """Make the chat's active messages exactly these, writing only what is new. Returns that.
+
+        Those that the list begins with stay; what it displaces stays as a superseded branch. Archived messages are not
+        touched. An empty list leaves the chat existing, and creates it if it is new.
+        """
+        return self._save(chat_id, messages, expected_version, whole=True)
+
+    def _save(
+        self, chat_id: str, messages: Sequence[Any], expected_version: int | None, *, whole: bool
+    ) -> list[StoredMessage]:
+        writer = self._writer()
+        key = self._key(chat_id)
+        checked_version(expected_version)
+        drafts, written = writer.save(key, checked_sequence(messages, "messages"), expected_version, whole=whole)
+        return stored_drafts(chat_id, drafts, written) if written else []
+
+    # ---- changing single messages
+
+    def replace_message(
+        self, chat_id: str, message_id: str, message: Any, *, metadata: Mapping[str, Any] | None = None
+    ) -> StoredMessage:
+        """Put another content into a stored message: id, position, parent, status and time stay. Returns it.
+
+        The old content is gone. metadata: None keeps what there is. `MessageNotFoundError` if there is no such message.
+        """
+        key = self._key(chat_id)
+        checked_message_id(message_id)
+        record = self._writer().replace(key, message_id, message, checked_metadata(metadata))
+        if record is None:
+            raise _no_message(key, message_id)
+        return stored_message(chat_id, record)
+
+    def delete_message(self, chat_id: str, message_id: str) -> bool:
+        """Remove a message; what followed it follows its predecessor. False if there is no such message.
+
+        The text is gone from the disk when the call returns.
+        """
+        checked_message_id(message_id)
+        deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
+        return bool(deleted)
+
+    def delete_last_message(self, chat_id: str) -> StoredMessage | None:
+        """Remove the newest active message and return it, None if there is none. See `delete_message`."""
+        deleted = self._writer().delete(self._key(chat_id), lambda rows: _active(rows)[-1:])
+        return stored_message(chat_id, deleted[0]) if deleted else None
+
+    def delete_oldest_messages(self, chat_id: str, n: int) -> list[StoredMessage]:
+        """Remove the n oldest active messages and return them as they were, oldest first. See `delete_message`."""
+        checked_count(n, "n", least=0)
+        deleted = self._writer().delete(self._key(chat_id), lambda rows: _active(rows)[:n])
+        return [stored_message(chat_id, record) for record in deleted]
+
+    def archive_oldest_messages(self, chat_id: str, n: int) -> list[StoredMessage]:
+        """Take the n oldest active messages out of the window and return them as they are now, oldest first.
+
+        They stay in the chat with status "archived": `get_messages(status="archived")` reads them.
+        """
+        checked_count(n, "n", least=0)
+        archived = self._writer().archive(self._key(chat_id), lambda rows: _active(rows)[:n])
+        return [stored_message(chat_id, record._replace(status=MessageStatus.ARCHIVED)) for record in archived]
+
+    # ---- reading messages
+
+    def get_chat_history(self, chat_id: str, last: int | None = None) -> list[Message]:
+        """The active messages as dicts, oldest first; [] for an unknown chat.
+
+        A dict that was added comes back equal; a framework's message comes as neutral messages, sometimes several
+        (docs/message-format.md). last: exactly the newest so many stored messages. For showing, not for a model: a
+        tool's result may come without its call.
+        """
+        key = self._key(chat_id)
+        if last == 0:
+            return []
+        limit = None if last is None else checked_count(last, "last", least=0)
+        rows = self._backend().read_payloads(key, limit=limit, newest=True)
+        if all(row[2] == DICTS for row in rows):
+            return [json.loads(row[3]) for row in rows]
+        return [message for _, message in self._shown(self._backend().read(key, limit=limit, newest=True))]
+
+    def _shown(self, records: Sequence[Record]) -> Iterator[tuple[Record, Message]]:
+        """Records as dicts: what was added as a dict is that dict."""
+        for index, message in neutral_messages(sources(records)):
+            record = records[index]
+            yield record, json.loads(record.payload) if record.format == DICTS else message
+
+    def get_message_history(
+        self, chat_id: str, format: str = "pydantic_ai", last: int | None = None, *, strict: bool = False
+    ) -> list[Any]:
+        """The active messages as objects of a framework, ready to be handed to it; [] for an unknown chat.
+
+        Messages of that format are the stored payloads, validated. Others are converted; what that loses is named in
+        one `ConversionWarning`, or with `strict` in a `ConversionError`. last: the newest whole turns of at most so
+        many stored messages (the newest turn always), after the system prompt that leads the chat.
+        """
+        form = get_format(format)
+        key = self._key(chat_id)
+        backend = self._backend()
+        lead: list[Any] = []
+        if last is None:
+            rows = backend.read_payloads(key)
+        else:
+            checked_count(last, "last")
+            rows = newest_turns(
+                lambda before, limit: backend.read_payloads(key, before=before, limit=limit, newest=True), last
+            )
+        if rows:
+            lead = self._leading_system(key, form, rows[0][0])
+        if all(row[2] == form.name for row in rows):
+            try:
+                return lead + form.load([row[3] for row in rows])
+            except ValueError:
+                pass  # one by one, below
+        records = backend.read(key, after=rows[0][0] - 1, before=rows[-1][0] + 1)
+        messages, losses = load(form, records)
+        report(losses, target=form.name, strict=strict)
+        return lead + messages
+
+    def _leading_system(self, key: ChatKey, form: MessageFormat, before: int) -> list[Any]:
+        """The system prompts that the branch begins with, where the messages from this position on lack them."""
+        if before == 0:
+            return []
+        head = self._backend().read(key, before=before, limit=HEAD, status=None)
+        messages, _ = load(form, [record for record in head if record.status != MessageStatus.SUPERSEDED])
+        lead = []
+        for message in messages:
+            system = form.system(message)
+            if system is None:
+                break
+            lead.append(system)
+            found = form.parts(form.dump(message).payload)
+            if found.system < len(found.parts):
+                break
+        return lead
+
+    def get_readable_chat_history(
+        self, chat_id: str, user_role: str = "user", assistant_role: str = "assistant"
+    ) -> list[dict[str, Any]]:
+        """What user and assistant said, for a person: [{"from": "user" or "assistant", "message": text}, ...].
+
+        With "timestamp" where the message itself has one. Other roles, and messages without text, are left out. Of any
+        format. user_role, assistant_role: the roles that count as these two.
+        """
+        speakers = {assistant_role: "assistant", user_role: "user"}
+        readable = []
+        for _, message in self._shown(self._backend().read(self._key(chat_id))):
+            speaker = speakers.get(str(message.get("role")))
+            text = _text(message.get("content"))
+            if speaker is None or text is None:
+                continue
+            line = {"from": speaker, "message": text}
+            when = message.get("timestamp") or message.get("created_at")
+            readable.append(line | {"timestamp": when} if when else line)
+        return readable
+
+    def get_messages(
+        self,
+        chat_id: str,
+        limit: int = 50,
+        before: str | None = None,
+        after: str | None = None,
+        status: MessageStatus | str | None = MessageStatus.ACTIVE,
+    ) -> Page[StoredMessage]:
+        """A page of stored messages, in chronological order: the latest, or those just before or after a cursor.
+
+        status: None is every message of every branch. Cursors stay good while others write.
+        """
+        key = self._key(chat_id)
+        backend = self._backend()
+        checked_count(limit, "limit")
+        wanted = checked_status(status)
+        low, high = message_place(after, "after"), message_place(before, "before")
+        newest = after is None
+        records = backend.read(key, before=high, after=low, limit=limit + 1, newest=newest, status=wanted)
+        more = len(records) > limit
+        records = (records[1:] if newest else records[:-1]) if more else records
+        first = records[0].position if records else (high if high is not None else (low or -1) + 1)
+        end = records[-1].position if records else (low if low is not None else first - 1)
+        earlier = more if newest else bool(backend.read_payloads(key, before=first, limit=1, status=wanted))
+        later = more and not newest
+        if not later and high is not None:
+            later = bool(backend.read_payloads(key, after=end, limit=1, status=wanted))
+        return Page(
+            tuple(stored_message(chat_id, record) for record in records),
+            before=message_cursor(first) if earlier else None,
+            after=message_cursor(end) if later else None,
+        )
+
+    def iter_messages(
+        self, chat_id: str, *, status: MessageStatus | str | None = MessageStatus.ACTIVE
+    ) -> Iterator[StoredMessage]:
+        """Walk a chat of any length in order, oldest first, in bounded memory.
+
+        Messages that others append meanwhile are seen. status: None is every message of every branch.
+        """
+        key = self._key(chat_id)
+        wanted = checked_status(status)
+        self._backend()
+        return self._walk(key, wanted)
+
+    def _walk(self, key: ChatKey, status: str | None) -> Iterator[StoredMessage]:
+        after: int | None = None
+        while records := self._backend().read(key, after=after, limit=PAGE, status=status):
+            for record in records:
+                yield stored_message(key.chat_id, record)
+            after = records[-1].position
+
+    def get_message(self, chat_id: str, message_id: str) -> StoredMessage:
+        """One stored message, of any status. `MessageNotFoundError` if there is no such message."""
+        key = self._key(chat_id)
+        found = self._backend().find(key, [checked_message_id(message_id)])
+        if not found:
+            raise _no_message(key, message_id)
+        return stored_message(chat_id, found[0])
+
+    def get_message_count(self, chat_id: str) -> int:
+        """How many active messages the chat has; 0 for an unknown chat."""
+        record = self._backend().get_chat(self._key(chat_id))
+        return 0 if record is None else record.message_count
+
+    # ---- chats
+
+    def create_chat(
+        self, chat_id: str | None = None, *, title: str = "", metadata: Mapping[str, Any] | None = None
+    ) -> Chat:
+        """A new chat without messages; its id is a UUIDv7 unless given. `ChatExistsError` if there is such a chat."""
+        key = self._key(new_ids(1)[0] if chat_id is None else chat_id)
+        change = Change(datetime.now(UTC), 0, title=checked_text(title, "title"), metadata=checked_metadata(metadata))
+        try:
+            self._backend().write(key, change)
+        except VersionConflictError:
+            raise ChatExistsError(
+                f"there is a chat {shortened(key.chat_id)} already; choose another id, or add to that one"
+            ) from None
+        return self.get_chat(key.chat_id)
+
+    def get_chat(self, chat_id: str) -> Chat:
+        """The chat's title, metadata, version and times. `ChatNotFoundError` if there is no such chat."""
+        key = self._key(chat_id)
+        record = self._backend().get_chat(key)
+        if record is None:
+            raise _no_chat(key)
+        return chat_of(self._owner, record)
+
+    def update_chat(
+        self,
+        chat_id: str,
+        *,
+        title: str | UnsetType = UNSET,
+        metadata: Mapping[str, Any] | UnsetType | None = UNSET,
+        shared: bool | UnsetType = UNSET,
+        expected_version: int | None = None,
+    ) -> Chat:
+        """Change what is given of a chat, and return it. `ChatNotFoundError` if there is no such chat.
+
+        metadata replaces what there was. expected_version: see `save_messages`.
+        """
+        key = self._key(chat_id)
+        checked_version(expected_version)
+        if not isinstance(shared, bool | Unset):
+            raise InvalidArgumentError(f"shared must be a bool, not {type(shared).__name__}")
+        change = Change(datetime.now(UTC), shared=shared)
+        change.title = UNSET if isinstance(title, Unset) else checked_text(title, "title")
+        change.metadata = UNSET if isinstance(metadata, Unset) else checked_metadata(metadata)
+        for version in self._writer().versions(key, expected_version):
+            if not version:
+                raise _no_chat(key)
+            change.expected_version = version
+            if self._writer().attempt(key, change, expected_version):
+                break
+        return self.get_chat(chat_id)
+
+    def list_chats(self, limit: int = 50, before: str | None = None, after: str | None = None) -> Page[Chat]:
+        """A page of this owner's chats, newest activity first: the first, or those just before or after a cursor.
+
+        Activity is any write. A chat that becomes active while you page moves to the front.
+        """
+        backend = self._backend()
+        checked_count(limit, "limit")
+        later, earlier = chat_place(after, "after"), chat_place(before, "before")
+        if later and earlier:
+            raise InvalidArgumentError("list_chats takes before or after, not both")
+        records = backend.list_chats(self._owner, limit=limit + 1, before=earlier, after=later)
+        more = len(records) > limit
+        records = (records[1:] if earlier else records[:-1]) if more else records
+        chats = tuple(chat_of(self._owner, record) for record in records)
+        if not records:
+            return Page(chats)
+        first, last = self._place(records[0]), self._place(records[-1])
+        has_before = more if earlier else bool(later and backend.list_chats(self._owner, limit=1, before=first))
+        has_after = bool(backend.list_chats(self._owner, limit=1, after=last)) if earlier else more
+        return Page(chats, chat_cursor(*first) if has_before else None, after=chat_cursor(*last) if has_after else None)
+
+    def _place(self, record: ChatRecord) -> tuple[datetime, UUID]:
+        return record.updated_at, self._key(record.chat_id).key
+
+    def get_all_chat_ids(self) -> list[str]:
+        """The ids of all chats of this owner, oldest chat first."""
+        return self._backend().chat_ids(self._owner)
+
+    def chat_exists(self, chat_id: str) -> bool:
+        """Whether this owner has such a chat, with or without messages."""
+        return self._backend().get_chat(self._key(chat_id)) is not None
+
+    def delete_chat_history(self, chat_id: str) -> bool:
+        """Remove a chat with all of its messages, of every branch. False if there is no such chat.
+
+        The text is gone from the disk when the call returns.
+        """
+        key = self._key(chat_id)
+        self._writer().branches.drop(key.key)
+        return self._backend().delete_chat(key)
+
+    def clear_all(self) -> int:
+        """Remove all chats of this owner, and nobody else's. Returns how many there were."""
+        self._writer().branches.clear()
+        return self._backend().clear(self._owner)
+
+    # ---- what the others stand on
+
+    def _backend(self) -> Backend:
+        if self._closed or self._store.closed:
+            raise HistoryClosedError("this history was shut down; open another one")
+        return self._store.backend
+
+    def _writer(self) -> Writer:
+        self._backend()
+        return self._store.writer
+
+    def _key(self, chat_id: str) -> ChatKey:
+        try:
+            return self._keys[chat_id]
+        except (KeyError, TypeError):
+            pass
+        key = chat_key(self._owner, checked_id(chat_id, "chat_id"))
+        if len(self._keys) >= KEYS:
+            self._keys.clear()
+        self._keys[key.chat_id] = key
+        return key
+
+
+def _checked_ids(ids: object, count: int) -> list[str]:
+    given = [checked_message_id(each) for each in checked_sequence(ids, "message_ids")]
+    if len(given) != count:
+        raise InvalidArgumentError(f"message_ids has {len(given)} ids for {count} messages; give one for each")
+    return given
+
+
+def _active(rows: Sequence[OutlineRow]) -> list[OutlineRow]:
+    return [row for row in rows if row[3] == MessageStatus.ACTIVE]
+
+
+def _text(content: object) -> str | None:
+    """The words of a message's content, None if it has none."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "\n".join(texts) if texts else None
+
+
+def _no_chat(key: ChatKey) -> ChatNotFoundError:
+    return ChatNotFoundError(f"there is no chat {shortened(key.chat_id)}; add_message or create_chat makes one")
+
+
+def _no_message(key: ChatKey, message_id: str) -> MessageNotFoundError:
+    return MessageNotFoundError(f"chat {shortened(key.chat_id)} has no message {message_id!r}")

@@ -1,0 +1,76 @@
+"""Stored messages as objects of a format: those of that format as they are, the others converted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from . import formats
+from .backends.base import Record
+from .errors import ConversionError, ConversionWarning
+from .formats import Loss, MessageFormat, Source
+from .messages import Message
+
+__all__ = ["load", "report", "sources"]
+
+
+def sources(records: Sequence[Record]) -> list[Source]:
+    """Records as conversions see them."""
+    return [Source(record.message_id, record.format, record.payload, record.created_at) for record in records]
+
+
+def load(form: MessageFormat, records: Sequence[Record]) -> tuple[list[Any], list[Loss]]:
+    """The messages of these records, in order, and what they could not carry.
+
+    A payload of this very format that the installed release of its framework cannot load takes the way of the others,
+    through the neutral message: it is never an error that hides the chat.
+    """
+    native: dict[int, Any] = {}
+    losses = []
+    for index, record in enumerate(records):
+        if record.format != form.name:
+            continue
+        try:
+            native[index] = form.load([record.payload])[0]
+        except ValueError as error:
+            reason = f"the installed release of {form.name} cannot load it ({_first_line(error)}): converted instead"
+            losses.append(Loss(record.message_id, "", reason))
+    neutral: dict[int, list[Message]] = {}
+    if len(native) < len(records):
+        for index, message in formats.replayable(sources(records), form.name):
+            neutral.setdefault(index, []).append(message)
+    messages: list[Any] = []
+    foreign: list[Message] = []
+    for index in range(len(records)):
+        if index in native:
+            messages += _converted(form, foreign, losses)
+            messages.append(native[index])
+        else:
+            foreign += neutral.get(index, [])
+    return [*messages, *_converted(form, foreign, losses)], losses
+
+
+def _converted(form: MessageFormat, waiting: list[Message], losses: list[Loss]) -> list[Any]:
+    """Neighbours are converted together, because a format may hold several of them in one message."""
+    if not waiting:
+        return []
+    converted = form.from_neutral(waiting)
+    waiting.clear()
+    losses += converted.losses
+    return converted.messages
+
+
+def report(losses: Sequence[Loss], *, target: str, strict: bool) -> None:
+    """Warn once of all that was lost; with `strict` raise it instead."""
+    if not losses:
+        return
+    named = "; ".join(f"{loss.part or 'message'} of {loss.message}: {loss.reason}" for loss in losses)
+    text = f"{len(losses)} of the parts stored could not be carried to {target}: {named}"
+    if strict:
+        raise ConversionError(text)
+    warnings.warn(text, ConversionWarning, stacklevel=4)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

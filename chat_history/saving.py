@@ -1,0 +1,298 @@
+"""What a save has to write: which of the given messages are stored already, and where the rest goes.
+
+Messages are first compared whole, by the digests of their payloads. Where that would displace something, they are
+compared part by part, in the format of the given ones, because what comes back need not be what was stored: an agent
+merges neighbouring requests, a window carries the system prompt along, a newer release of the framework serialises
+the same message otherwise, and a message of another format was converted when it was loaded.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from . import formats
+from .alignment import Alignment, align, common_prefix
+from .backends.base import Outline, Record, Written
+from .formats import Dumped, MessageFormat, Source
+
+__all__ = ["Branch", "Given", "Plan", "digest", "plan"]
+
+
+def digest(payload: str) -> bytes:
+    """What tells a stored payload from others: 16 bytes of its hash."""
+    return blake2b(payload.encode(), digest_size=16).digest()
+
+
+Aliases = dict[bytes, tuple[bytes, ...]]
+"""Digests of messages that came back in another shape, and of the stored messages that they were found to be."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """The active branch of a chat at one version: positions and digests of its messages, the archived ones first."""
+
+    version: int
+    positions: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    archived: int = 0
+    aliases: Aliases = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, outline: Outline | None) -> Branch:
+        """The branch in an outline; empty, at version 0, if there is no chat."""
+        if outline is None:
+            return cls(0)
+        rows = [row for row in outline.rows if row[3] != "superseded"]
+        archived = sum(row[3] == "archived" for row in rows)
+        return cls(outline.version, [row[0] for row in rows], [bytes(row[4]) for row in rows], archived)
+
+    def after(self, plan: Plan, written: Written) -> Branch:
+        """The branch once a plan was carried out."""
+        new = range(written.position, written.position + len(plan.new))
+        return Branch(
+            written.version,
+            [*self.positions[: plan.kept], *new],
+            [*self.digests[: plan.kept], *(each.digest for each in plan.new)],
+            min(self.archived, plan.kept),
+            self.aliases,
+        )
+
+
+class Given(NamedTuple):
+    """A message to be saved. `dumped` is None while its digest is known from a moment ago."""
+
+    message: Any
+    format: MessageFormat
+    digest: bytes
+    dumped: Dumped | None
+
+
+class Plan(NamedTuple):
+    """What a save comes to: the branch keeps its first `kept` messages, and the `new` ones follow."""
+
+    kept: int
+    new: Sequence[Given]
+    strange: bool = False
+    """Whether the list shares nothing with a branch that holds something, system prompts aside."""
+
+
+Give = Callable[[int], list[Given]]
+"""The given messages from an index on."""
+ReadRows = Callable[[int, int], list[Record]]
+"""The records of the branch from one index up to another."""
+
+
+def plan(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadRows, *, whole: bool = False) -> Plan:
+    """Work out what saving the messages of these digests has to write; `branch.aliases` learns what was found out.
+
+    whole: they are all that shall be active, rather than how the branch ends.
+    """
+    size = len(branch.digests)
+    first = branch.archived if whole else 0
+    if not digests:
+        return Plan(first if whole else size, [])
+    known = _known_exactly(digests, branch.digests[first:], branch.aliases, whole=whole)
+    if known is not None:
+        return Plan(size, give(known))
+    given = give(0)
+    if whole:
+        return _Comparison(branch, given, read, first, first).plan(whole=True)
+    low = _likely_start(digests, branch.digests)
+    comparison = _Comparison(branch, given, read, 0, low)
+    if low and not comparison.continues:
+        comparison = _Comparison(branch, given, read, 0, 0)
+    return comparison.plan(whole=False)
+
+
+def _known_exactly(digests: Sequence[bytes], stored: Sequence[bytes], aliases: Aliases, *, whole: bool) -> int | None:
+    """How many of the given are stored, if what is stored ends with them; None where that takes a closer look."""
+    if not stored:
+        return 0
+    ends: Sequence[int] = range(1, len(digests) + 1)
+    if aliases:
+        stands_for = [aliases.get(each, (each,)) for each in digests]
+        digests = [one for several in stands_for for one in several]
+        ends = list(accumulate(map(len, stands_for)))
+    found = Alignment(0, common_prefix(digests, stored)) if whole else align(digests, stored)
+    if found.end < len(stored) or not found.kept or found.known not in ends:
+        return None
+    return ends.index(found.known) + 1
+
+
+def _likely_start(digests: Sequence[bytes], stored: Sequence[bytes]) -> int:
+    """Where in a long branch to begin looking for a window: a little before the first message that is known."""
+    places = {one: index for index, one in enumerate(stored)}
+    for index, each in enumerate(digests):
+        if each in places:
+            return max(0, places[each] - 4 * index - 16)
+    return 0
+
+
+class _Cut(NamedTuple):
+    """A message, given or stored, as the parts that the format of the given ones sees in it."""
+
+    parts: Sequence[tuple[str, str]]
+    envelope: str | None = None
+    """None where it is not one message of that format by itself."""
+    system: int = 0
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time of a given message that has none: no stored one has it, so it matches none by accident."""
+
+HEAD = 4
+"""How many messages at the beginning of a long branch are searched for the system prompt that a window carries."""
+
+
+class _Comparison:
+    """The given messages held against the stored ones, part by part.
+
+    Of a long branch only its head and all from index `low` on are looked at.
+    """
+
+    def __init__(self, branch: Branch, given: Sequence[Given], read: ReadRows, first: int, low: int) -> None:
+        form = given[0].format
+        head = range(first, min(first + HEAD, low))
+        tail = range(low, len(branch.digests))
+        self.branch = branch
+        self.given = given
+        self.first = first
+        self.indexes = [*head, *tail]
+        self.stored = _cut_stored(form, [*read(head.start, head.stop), *read(tail.start, tail.stop)])
+        by_digest = {branch.digests[index]: cut for index, cut in zip(self.indexes, self.stored, strict=True)}
+        self.ours = [by_digest.get(each.digest) or _cut_given(form, each) for each in given]
+
+        self.parts: list[Any] = []
+        self.ends: list[int] = []
+        for index, cut in zip(self.indexes, self.stored, strict=True):
+            if index == low > head.stop:
+                self.parts.append(object())  # nothing may match across what was left out
+            self.parts += cut.parts
+            self.ends.append(len(self.parts))
+        self.our_parts = [part for cut in self.ours for part in cut.parts]
+        self.our_ends = list(accumulate(len(cut.parts) for cut in self.ours))
+        self.system = _leading_system(self.ours)
+        self.found = self._agreeing(align(self.our_parts, self.parts, system=self.system))
+
+    @property
+    def continues(self) -> bool:
+        """Whether the given messages go on from the very last stored one."""
+        return self.found.kept > 0 and self.found.end == len(self.parts)
+
+    def plan(self, *, whole: bool) -> Plan:
+        """What to keep and what to write; the branch learns which given messages are stored in another shape."""
+        found = self.found
+        if whole:
+            found = self._agreeing(Alignment(0, common_prefix(self.our_parts, self.parts)))
+        rows = bisect_right(self.ends, found.end)
+        end = self.ends[rows - 1] if rows else 0
+        known = found.carried + max(0, end - found.start)
+        self._learn(found, known)
+        kept = self.indexes[rows - 1] + 1 if rows else self.first
+        strange = not whole and bool(self.stored) and known <= self.system
+        return Plan(kept, self._after(known), strange)
+
+    def _agreeing(self, found: Alignment) -> Alignment:
+        """The alignment up to the first message whose boundaries agree with a stored one's, but not its envelope."""
+        envelopes = {(end - len(cut.parts), end): cut.envelope for cut, end in zip(self.stored, self.ends, strict=True)}
+        shift = found.start - found.carried
+        for cut, end in zip(self.ours, self.our_ends, strict=True):
+            start = end - len(cut.parts)
+            if start < found.carried or end > found.known:
+                continue
+            theirs = envelopes.get((start + shift, end + shift))
+            if theirs is not None and cut.envelope is not None and theirs != cut.envelope:
+                return Alignment(found.start, start - found.carried, found.carried)
+        return found
+
+    def _after(self, known: int) -> list[Given]:
+        """The given messages after their first `known` parts; one that is cut keeps what follows."""
+        at = bisect_right(self.our_ends, known)
+        if at == len(self.given):
+            return []
+        begun = known - (self.our_ends[at] - len(self.ours[at].parts))
+        if not begun:
+            return list(self.given[at:])
+        message, form = self.given[at].message, self.given[at].format
+        rest = form.rest(message, begun)
+        dumped = form.dump(rest)
+        return [Given(rest, form, digest(dumped.payload), dumped), *self.given[at + 1 :]]
+
+    def _learn(self, found: Alignment, known: int) -> None:
+        shift = found.start - found.carried
+        starts = {
+            end - len(cut.parts): place for place, (cut, end) in enumerate(zip(self.stored, self.ends, strict=True))
+        }
+        places = {end: place for place, end in enumerate(self.ends)}
+        for given, cut, end in zip(self.given, self.ours, self.our_ends, strict=True):
+            start = end - len(cut.parts)
+            if start < found.carried or end > known or start + shift not in starts or end + shift not in places:
+                continue
+            stored = self.indexes[starts[start + shift] : places[end + shift] + 1]
+            digests = tuple(self.branch.digests[index] for index in stored)
+            if digests != (given.digest,):
+                self.branch.aliases[given.digest] = digests
+
+
+def _cut_given(form: MessageFormat, given: Given) -> _Cut:
+    dumped = given.dumped or given.format.dump(given.message)
+    if given.format is form:
+        return _own(form, dumped.payload)
+    source = Source("", given.format.name, dumped.payload, EPOCH)
+    return _converted(form, [source])[0]
+
+
+def _cut_stored(form: MessageFormat, records: Sequence[Record]) -> list[_Cut]:
+    cuts = [_native(form, record) for record in records]
+    if None in cuts:
+        sources = [Source(record.message_id, record.format, record.payload, record.created_at) for record in records]
+        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources), strict=True)]
+    return [cut for cut in cuts if cut is not None]
+
+
+def _native(form: MessageFormat, record: Record) -> _Cut | None:
+    """The parts of a message of the same format, as the installed release would serialise it; None if it cannot."""
+    if record.format != form.name:
+        return None
+    if record.format_version == form.version():
+        return _own(form, record.payload)
+    try:
+        return _own(form, form.dump(form.load([record.payload])[0]).payload)
+    except ValueError:
+        return None
+
+
+def _own(form: MessageFormat, payload: str) -> _Cut:
+    kind, parts, envelope, system = form.parts(payload)
+    return _Cut([(kind, part) for part in parts] or [(kind, "")], envelope, system)
+
+
+def _converted(form: MessageFormat, sources: Sequence[Source]) -> list[_Cut]:
+    """The parts that messages of other formats have once they were loaded in this one."""
+    cuts: list[list[_Cut]] = [[] for _ in sources]
+    for index, neutral in formats.replayable(sources, form.name):
+        for message in form.from_neutral([neutral]).messages:
+            cuts[index].append(_own(form, form.dump(message).payload))
+    return [_joined(cut) for cut in cuts]
+
+
+def _joined(cuts: Sequence[_Cut]) -> _Cut:
+    if len(cuts) == 1:
+        return cuts[0]
+    return _Cut([part for cut in cuts for part in cut.parts], None, _leading_system(cuts))
+
+
+def _leading_system(cuts: Sequence[_Cut]) -> int:
+    """How many parts at the beginning are system prompts."""
+    count = 0
+    for cut in cuts:
+        count += cut.system
+        if cut.system < len(cut.parts):
+            break
+    return count

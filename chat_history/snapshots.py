@@ -1,0 +1,141 @@
+"""Messages that were loaded or stored a moment ago, recognised by the very object instead of being serialised again.
+
+`all_messages()` of a run holds the objects that the run was given, so most of a list that is saved was seen before.
+Serialising a message costs about 20 µs; seeing that it is still what it was costs about one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any, NamedTuple
+from uuid import UUID
+from weakref import ref
+
+__all__ = ["Snapshots"]
+
+LEAVES = frozenset(
+    {str, int, float, bool, bytes, complex, type(None), datetime, date, time, timedelta, timezone, Decimal, UUID}
+)
+NUMBERS = frozenset({int, float, bool})
+MANY = 256
+"""A message of more containers than this is serialised each time: cheaper to say, and a guard against cycles."""
+
+
+class _Ref(ref):  # type: ignore[type-arg]
+    __slots__ = ("key",)
+    key: int
+
+
+class _Snapshot(NamedTuple):
+    message: _Ref
+    live: list[Any]
+    """Every mutable container that the message is made of: instance dictionaries, dicts, lists."""
+    copies: list[Any]
+    """Shallow copies of them, taken then. Equal to `live` as long as nothing in the message was changed in place."""
+    kinds: list[tuple[Any, list[type]]]
+    """Containers with numbers, and the types in them: 1 == True == 1.0 must not hide a change."""
+    digest: bytes
+
+
+class Snapshots:
+    """Digests by the very object, for as long as the object lives. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[int, _Snapshot] = {}
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
+
+    def take(self, message: object, digest: bytes) -> None:
+        """Remember what this message looks like now. What cannot be watched is not remembered."""
+        live = _containers(message)
+        if live is None:
+            return
+        key = id(message)
+        message_ref = _Ref(message, self._forget)
+        message_ref.key = key
+        kinds = [(container, types) for container in live if (types := _numbered(container)) is not None]
+        self._snapshots[key] = _Snapshot(message_ref, live, [c.copy() for c in live], kinds, digest)
+
+    def digests(self, messages: Iterable[object]) -> list[bytes | None]:
+        """The digests that were remembered; None for an object that is unknown or was changed since."""
+        known = self._snapshots.get
+        digests: list[bytes | None] = []
+        for message in messages:
+            snapshot = known(id(message))
+            if snapshot is None:
+                digests.append(None)
+                continue
+            of, live, copies, kinds, digest = snapshot
+            unchanged = of() is message and live == copies and (not kinds or _same_kinds(kinds))
+            digests.append(digest if unchanged else None)
+        return digests
+
+    def _forget(self, message: Any) -> None:
+        self._snapshots.pop(message.key, None)
+
+
+def _same_kinds(kinds: list[tuple[Any, list[type]]]) -> bool:
+    return all(list(map(type, _values(container))) == types for container, types in kinds)
+
+
+def _values(container: Any) -> Any:
+    return container.values() if type(container) is dict else container
+
+
+def _numbered(container: Any) -> list[type] | None:
+    types = list(map(type, _values(container)))
+    return None if NUMBERS.isdisjoint(types) else types
+
+
+def _containers(message: object) -> list[Any] | None:
+    start = _state(type(message))(message)
+    if start is None:
+        return None
+    live: list[Any] = []
+    waiting: list[Any] = [start]
+    while waiting:
+        container = waiting.pop()
+        live.append(container)
+        if len(live) > MANY:
+            return None
+        for value in container.values() if type(container) is dict else container:
+            kind = type(value)
+            if kind in LEAVES:
+                continue
+            if kind is dict or kind is list:
+                waiting.append(value)
+            elif kind is tuple:
+                waiting.append(list(value))
+            else:
+                state = _state(kind)(value)
+                if state is None:
+                    return None
+                waiting.append(state)
+    return live
+
+
+_states: dict[type, Callable[[Any], dict[str, Any] | None]] = {}
+
+
+def _state(kind: type) -> Callable[[Any], dict[str, Any] | None]:
+    found = _states.get(kind)
+    if found is None:
+        found = _states[kind] = _how_to_watch(kind)
+    return found
+
+
+def _how_to_watch(kind: type) -> Callable[[Any], dict[str, Any] | None]:
+    if issubclass(kind, Enum):
+        return lambda value: {}
+    has_dict = getattr(kind, "__dictoffset__", 0) != 0
+    plain = not issubclass(kind, (dict, list, set, str, bytes, bytearray, tuple))
+    if has_dict and plain and is_dataclass(kind):
+        return vars
+    if has_dict and plain and hasattr(kind, "__pydantic_fields__"):
+        return lambda value: None if value.__pydantic_extra__ else vars(value)
+    return lambda value: None

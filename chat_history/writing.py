@@ -1,0 +1,280 @@
+"""Every way a chat is written to, as changes that a backend applies at a version.
+
+Whatever changes messages that exist is worked out on the chat as it was read, and written on condition that it still
+is. Where others wrote meanwhile it is worked out anew, unless the caller named the version.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from .backends.base import UNSET, Backend, Change, ChatKey, Draft, Outline, OutlineRow, Record, Written
+from .branches import Branches
+from .errors import ChatHistoryWarning, StoreBusyError, VersionConflictError
+from .formats import Dumped, MessageFormat, recognise
+from .messages import MessageStatus, new_ids
+from .records import draft_of
+from .saving import Branch, Given, Plan, digest, plan
+from .snapshots import Snapshots
+
+__all__ = ["Writer", "shortened"]
+
+ATTEMPTS = 200
+"""How often a write is worked out anew. Each time somebody else got on, so this is a lot."""
+
+Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
+"""Picks rows of a chat's outline."""
+
+
+class Writer:
+    """Writes to one store, and remembers what it wrote a moment ago. Shared by the views of all owners."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.branches = Branches()
+        self.snapshots = Snapshots()
+
+    # ---- adding
+
+    def drafts(self, messages: Sequence[Any], ids: Sequence[str], metadata: str | None) -> list[Draft]:
+        """Messages ready to be appended. `InvalidMessageError` for the first that cannot be stored."""
+        now = datetime.now(UTC)
+        return [
+            draft_of(*self._dumped(message), message_id, now, metadata)
+            for message, message_id in zip(messages, ids, strict=True)
+        ]
+
+    def append(self, key: ChatKey, drafts: Sequence[Draft], expected_version: int | None) -> Written:
+        """Add them all, next to one another."""
+        change = Change(drafts[0].created_at, expected_version, drafts, active=len(drafts))
+        written = self.backend.write(key, change)
+        self.branches.drop(key.key)
+        return written
+
+    def append_once(
+        self, key: ChatKey, drafts: Sequence[Draft], expected_version: int | None
+    ) -> tuple[list[Draft], Written | None, list[Record]]:
+        """Add those whose ids the chat has not: what was added, and the records of the others."""
+        by_id: dict[str, Draft] = {}
+        for draft in drafts:
+            by_id.setdefault(draft.message_id, draft)
+        for version in self.versions(key, expected_version):
+            found = self.backend.find(key, list(by_id)) if version else []
+            known = {record.message_id for record in found}
+            new = [draft for message_id, draft in by_id.items() if message_id not in known]
+            if not new:
+                return [], None, found
+            written = self.attempt(key, Change(new[0].created_at, version, new, active=len(new)), expected_version)
+            if written:
+                return new, written, found
+        raise AssertionError
+
+    # ---- saving
+
+    def save(
+        self, key: ChatKey, messages: Sequence[Any], expected_version: int | None, *, whole: bool
+    ) -> tuple[Sequence[Draft], Written | None]:
+        """Make the active branch end with these messages, or (whole) be them: what was added to it."""
+        digests, dumped = self._digests(messages)
+
+        def give(start: int) -> list[Given]:
+            return [
+                Given(message, recognise(message), digests[index], dumped.get(index))
+                for index, message in enumerate(messages[start:], start)
+            ]
+
+        for _ in range(ATTEMPTS):
+            try:
+                branch = self._branch(key, expected_version)
+                found = plan(branch, digests, give, self._reader(key, branch), whole=whole)
+                change = self._change(key, branch, found)
+                if not (found.new or change.statuses or (whole and not branch.version)):
+                    self._check_unchanged(key, branch.version)
+                    return [], None
+                written = self.backend.write(key, change)
+            except VersionConflictError as conflict:
+                self.branches.drop(key.key)
+                if expected_version is not None:
+                    raise VersionConflictError(expected_version, conflict.actual) from None
+                continue
+            self.branches.put(key.key, branch.after(found, written))
+            if found.strange:
+                _warn_of_strangers(key, len(messages), len(branch.digests))
+            return change.drafts, written
+        raise _busy(key)
+
+    def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
+        """The write that a plan comes to."""
+        now = datetime.now(UTC)
+        drafts = [
+            draft_of(each.format, each.dumped or each.format.dump(each.message), each.digest, message_id, now)
+            for each, message_id in zip(found.new, new_ids(len(found.new)), strict=True)
+        ]
+        change = Change(now, branch.version, drafts, active=len(drafts))
+        displaced = branch.positions[found.kept :]
+        if displaced:
+            change.statuses = [(position, MessageStatus.SUPERSEDED) for position in displaced]
+            change.active -= len(branch.positions) - max(found.kept, branch.archived)
+            last = self._reader(key, branch)(found.kept - 1, found.kept) if found.kept else []
+            change.follows = change.head = last[0].message_id if last else None
+        return change
+
+    def _branch(self, key: ChatKey, expected_version: int | None) -> Branch:
+        """The chat's active branch as last seen, or as it is where that is not the expected version."""
+        branch = self.branches.get(key.key)
+        if branch is None or expected_version not in (None, branch.version):
+            branch = Branch.of(self.backend.outline(key))
+            self.branches.put(key.key, branch)
+        if expected_version not in (None, branch.version):
+            raise VersionConflictError(expected_version or 0, branch.version)
+        return branch
+
+    def _reader(self, key: ChatKey, branch: Branch) -> Callable[[int, int], list[Record]]:
+        def read(start: int, stop: int) -> list[Record]:
+            positions = branch.positions[start:stop]
+            if not positions:
+                return []
+            records = self.backend.read(key, after=positions[0] - 1, before=positions[-1] + 1, status=None)
+            records = [record for record in records if record.status != MessageStatus.SUPERSEDED]
+            if [record.position for record in records] != positions:
+                raise VersionConflictError(branch.version, self.version(key))
+            return records
+
+        return read
+
+    def _digests(self, messages: Sequence[Any]) -> tuple[list[bytes], dict[int, Dumped]]:
+        """Every message's digest, and the JSON of those that had to be serialised to know it."""
+        digests: list[bytes] = []
+        dumped: dict[int, Dumped] = {}
+        for index, known in enumerate(self.snapshots.digests(messages)):
+            if known is None:
+                _, dumped[index], known = self._dumped(messages[index])
+            digests.append(known)
+        return digests, dumped
+
+    def _dumped(self, message: Any) -> tuple[MessageFormat, Dumped, bytes]:
+        form = recognise(message)
+        dumped = form.dump(message)
+        mark = digest(dumped.payload)
+        self.snapshots.take(message, mark)
+        return form, dumped, mark
+
+    # ---- changing what is there
+
+    def replace(self, key: ChatKey, message_id: str, message: Any, metadata: str | None) -> Record | None:
+        """Put another content into a message: its record then, None if there is no such message."""
+        draft = draft_of(*self._dumped(message), message_id, datetime.now(UTC), metadata)
+        for version in self.versions(key):
+            found = self.backend.find(key, [message_id])
+            if not found:
+                return None
+            if metadata is None:
+                draft = draft._replace(metadata=found[0].metadata)
+            if self.attempt(key, Change(draft.created_at, version, replacements=[(found[0].position, draft)])):
+                return found[0]._replace(
+                    role=draft.role,
+                    format=draft.format,
+                    format_version=draft.format_version,
+                    payload=draft.payload,
+                    text=draft.text,
+                    metadata=draft.metadata,
+                )
+        raise AssertionError
+
+    def delete(self, key: ChatKey, choose: Choose) -> list[Record]:
+        """Remove the chosen messages: their records as they were."""
+        return self._rearrange(key, choose, _deletion)
+
+    def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
+        """Take the chosen messages out of the window: their records as they were."""
+
+        def archival(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
+            statuses = [(row[0], MessageStatus.ARCHIVED) for row in rows]
+            return Change(datetime.now(UTC), outline.version, statuses=statuses, active=-len(rows))
+
+        return self._rearrange(key, choose, archival)
+
+    def _rearrange(
+        self, key: ChatKey, choose: Choose, change: Callable[[Outline, Sequence[OutlineRow]], Change]
+    ) -> list[Record]:
+        for _ in range(ATTEMPTS):
+            outline = self.backend.outline(key)
+            rows = choose(outline.rows) if outline else []
+            if not outline or not rows:
+                return []
+            records = self.backend.find(key, [row[1] for row in rows])
+            if self.attempt(key, change(outline, rows)):
+                return records
+        raise _busy(key)
+
+    # ---- versions
+
+    def version(self, key: ChatKey) -> int:
+        """The chat's version, 0 if there is no such chat."""
+        record = self.backend.get_chat(key)
+        return 0 if record is None else record.version
+
+    def versions(self, key: ChatKey, expected_version: int | None = None) -> Iterator[int]:
+        """The chat's version, again each time that others wrote before something was done at it."""
+        for _ in range(ATTEMPTS):
+            version = self.version(key)
+            if expected_version not in (None, version):
+                raise VersionConflictError(expected_version or 0, version)
+            yield version
+        raise _busy(key)
+
+    def attempt(self, key: ChatKey, change: Change, expected_version: int | None = None) -> Written | None:
+        """Write; None if others wrote first and the caller named no version, so that it may be worked out anew."""
+        self.branches.drop(key.key)
+        try:
+            return self.backend.write(key, change)
+        except VersionConflictError:
+            if expected_version is not None:
+                raise
+            return None
+
+    def _check_unchanged(self, key: ChatKey, version: int) -> None:
+        actual = self.version(key)
+        if actual != version:
+            raise VersionConflictError(version, actual)
+
+
+def _deletion(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
+    """Remove rows, and let what followed them follow the nearest that stays."""
+    parents = {row[1]: row[2] for row in rows}
+
+    def staying(message_id: str | None) -> str | None:
+        while message_id in parents:
+            message_id = parents[message_id]
+        return message_id
+
+    return Change(
+        datetime.now(UTC),
+        outline.version,
+        head=staying(outline.head) if outline.head in parents else UNSET,
+        active=-sum(row[3] == MessageStatus.ACTIVE for row in rows),
+        parents=[(row[0], staying(row[2])) for row in outline.rows if row[2] in parents and row[1] not in parents],
+        deletions=[row[0] for row in rows],
+    )
+
+
+def shortened(chat_id: str) -> str:
+    """A chat id as a message to people shows it."""
+    return repr(chat_id) if len(chat_id) <= 80 else f"{chat_id[:60]!r}... ({len(chat_id)} characters)"
+
+
+def _busy(key: ChatKey) -> StoreBusyError:
+    return StoreBusyError(f"others kept writing to chat {shortened(key.chat_id)}; nothing was written, so try again")
+
+
+def _warn_of_strangers(key: ChatKey, given: int, displaced: int) -> None:
+    warnings.warn(
+        f"none of the {given} messages saved was in chat {shortened(key.chat_id)}: they are a new branch now, and the "
+        f"{displaced} messages stored before were set aside (status 'superseded'). If these were new_messages(), "
+        "add_messages() is what appends them",
+        ChatHistoryWarning,
+        stacklevel=4,
+    )
