@@ -29,6 +29,9 @@ def digest(payload: str) -> bytes:
     return blake2b(payload.encode(), digest_size=16).digest()
 
 
+ROOT = -1
+"""Stands for the position of what the first message of a branch followed."""
+
 Aliases = dict[bytes, tuple[bytes, ...]]
 """Digests of messages that came back in another shape, and of the stored messages that they were found to be."""
 
@@ -42,6 +45,8 @@ class Branch:
     digests: list[bytes] = field(default_factory=list)
     archived: int = 0
     aliases: Aliases = field(default_factory=dict)
+    displaced: dict[tuple[int, bytes], int] = field(default_factory=dict)
+    """Positions of superseded messages, by the position of the message that each followed (ROOT) and its digest."""
 
     @classmethod
     def of(cls, outline: Outline | None) -> Branch:
@@ -49,18 +54,24 @@ class Branch:
         if outline is None:
             return cls(0)
         rows = [row for row in outline.rows if row[3] != "superseded"]
-        archived = sum(row[3] == "archived" for row in rows)
-        return cls(outline.version, [row[0] for row in rows], [bytes(row[4]) for row in rows], archived)
+        branch = cls(outline.version, [row[0] for row in rows], [bytes(row[4]) for row in rows])
+        branch.archived = sum(row[3] == "archived" for row in rows)
+        if len(rows) < len(outline.rows):
+            positions = {row[1]: row[0] for row in outline.rows}
+            for position, _, parent, status, mark in outline.rows:
+                if status == "superseded":
+                    branch.displaced[positions.get(parent or "", ROOT), bytes(mark)] = position
+        return branch
 
-    def after(self, plan: Plan, written: Written) -> Branch:
-        """The branch once a plan was carried out."""
-        new = range(written.position, written.position + len(plan.new))
+    def grown(self, new: Sequence[Given], written: Written) -> Branch:
+        """The branch after a write that only added to it."""
         return Branch(
             written.version,
-            [*self.positions[: plan.kept], *new],
-            [*self.digests[: plan.kept], *(each.digest for each in plan.new)],
-            min(self.archived, plan.kept),
+            [*self.positions, *range(written.position, written.position + len(new))],
+            [*self.digests, *(each.digest for each in new)],
+            self.archived,
             self.aliases,
+            self.displaced,
         )
 
 
@@ -74,10 +85,12 @@ class Given(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a save comes to: the branch keeps its first `kept` messages, and the `new` ones follow."""
+    """What a save comes to: the branch keeps its first `kept` messages, `revived` ones and then `new` ones follow."""
 
     kept: int
     new: Sequence[Given]
+    revived: Sequence[int] = ()
+    """Positions of superseded messages that the list goes on with: a branch that is returned to is not stored again."""
     strange: bool = False
     """Whether the list shares nothing with a branch that holds something, system prompts aside."""
 
@@ -93,6 +106,22 @@ def plan(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadRows, *
 
     whole: they are all that shall be active, rather than how the branch ends.
     """
+    found = _continued(branch, digests, give, read, whole=whole)
+    if not branch.displaced or not found.new:
+        return found
+    at = branch.positions[found.kept - 1] if found.kept else ROOT
+    revived = []
+    for each in found.new:
+        place = branch.displaced.get((at, each.digest))
+        if place is None:
+            break
+        revived.append(place)
+        at = place
+    strange = found.strange and not revived
+    return Plan(found.kept, found.new[len(revived) :], revived, strange)
+
+
+def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadRows, *, whole: bool) -> Plan:
     size = len(branch.digests)
     first = branch.archived if whole else 0
     if not digests:
@@ -196,7 +225,7 @@ class _Comparison:
         self._learn(found, known)
         kept = self.indexes[rows - 1] + 1 if rows else self.first
         strange = not whole and bool(self.stored) and known <= self.system
-        return Plan(kept, self._after(known), strange)
+        return Plan(kept, self._after(known), strange=strange)
 
     def _agreeing(self, found: Alignment) -> Alignment:
         """The alignment up to the first message whose boundaries agree with a stored one's, but not its envelope."""

@@ -100,7 +100,10 @@ class Writer:
                 if expected_version is not None:
                     raise VersionConflictError(expected_version, conflict.actual) from None
                 continue
-            self.branches.put(key.key, branch.after(found, written))
+            if change.appends_only:
+                self.branches.put(key.key, branch.grown(found.new, written))
+            else:
+                self.branches.drop(key.key)
             if found.strange:
                 _warn_of_strangers(key, len(messages), len(branch.digests))
             return change.drafts, written
@@ -115,12 +118,23 @@ class Writer:
         ]
         change = Change(now, branch.version, drafts, active=len(drafts))
         displaced = branch.positions[found.kept :]
-        if displaced:
-            change.statuses = [(position, MessageStatus.SUPERSEDED) for position in displaced]
-            change.active -= len(branch.positions) - max(found.kept, branch.archived)
-            last = self._reader(key, branch)(found.kept - 1, found.kept) if found.kept else []
-            change.follows = change.head = last[0].message_id if last else None
+        if not displaced and not found.revived:
+            return change
+        change.statuses = [(position, MessageStatus.SUPERSEDED) for position in displaced]
+        change.statuses += [(position, MessageStatus.ACTIVE) for position in found.revived]
+        change.active += len(found.revived) - (len(branch.positions) - max(found.kept, branch.archived))
+        change.follows = change.head = self._tail(key, branch, found)
         return change
+
+    def _tail(self, key: ChatKey, branch: Branch, found: Plan) -> str | None:
+        """The id of the message that the first new one follows."""
+        stays = [*branch.positions[: found.kept], *found.revived][-1:]
+        if not stays:
+            return None
+        records = self.backend.read(key, after=stays[0] - 1, before=stays[0] + 1, status=None)
+        if not records:
+            raise VersionConflictError(branch.version, self.version(key))
+        return records[0].message_id
 
     def _branch(self, key: ChatKey, expected_version: int | None) -> Branch:
         """The chat's active branch as last seen, or as it is where that is not the expected version."""
