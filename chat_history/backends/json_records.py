@@ -1,0 +1,721 @@
+"""The records of a JSON file: what a line says, and the index of them (docs/json-file.md draws the file)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from json.encoder import encode_basestring as quoted
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from chat_history.errors import DamagedStoreError
+
+from .base import ChatRecord, Draft, OutlineRow, PayloadRow, chat_key, first_version, owner_key
+
+__all__ = [
+    "CLOSING",
+    "OPENING",
+    "BadLineError",
+    "Chat",
+    "File",
+    "Index",
+    "Message",
+    "chat_line",
+    "document_lines",
+    "head_of",
+    "is_record",
+    "line_at",
+    "message_line",
+    "stamp",
+]
+
+OPENING: Final = b'{"chat_history": 1, "records": ['
+CLOSING: Final = b"\n]}\n"
+
+_CHUNK = 1 << 20
+_GAP = 1 << 14
+"""Lines closer to each other than this are fetched in one read, together with what lies between them."""
+_MOST = 1 << 22
+_ACTIVE = 0
+_STALE = 0x80
+"""Set in the status of a message whose own line still says another."""
+
+_PAYLOAD = b', "payload": '
+_METADATA = b', "metadata": '
+_MESSAGE = re.compile(
+    rb'(\{"chat": "[^"\\\n]*+"(?:, "tenant": "[^"\\\n]*+")?(?:, "user": "[^"\\\n]*+")?)'
+    rb', "position": (\d+), "id": "([^"\\\n]*+)"(?:, "parent": "[^"\\\n]*+")?(?:, "status": "(\w+)")?'
+    rb', "created_at": "([0-9T:.-]{26}Z)", "digest": "[0-9a-f]*+"'
+    rb', ("role": "[^"\\\n]*+", "format": "[^"\\\n]*+")'
+)
+"""The beginning of a message's line. What it does not match is read by `json`, more slowly."""
+_MESSAGE_KEYS = {
+    *("chat", "tenant", "user", "position", "id", "parent", "status", "created_at", "digest"),
+    *("role", "format", "format_version", "text", "metadata"),
+}
+
+
+class BadLineError(Exception):
+    """A line that is no record; `offset` is where it begins."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def stamp(time: datetime) -> str:
+    """A time as it is written: always as long, so that the order of the strings is the order of the times."""
+    return time.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def head_of(tenant_id: str, user_id: str, chat_id: str) -> str:
+    """How every line about a chat begins."""
+    tenant = f', "tenant": {quoted(tenant_id)}' if tenant_id else ""
+    user = f', "user": {quoted(user_id)}' if user_id else ""
+    return f'{{"chat": {quoted(chat_id)}{tenant}{user}'
+
+
+class Message(NamedTuple):
+    """A message's line, but for the chat that it begins with."""
+
+    position: int
+    message_id: str
+    parent: str | None
+    status: str
+    created_at: str
+    digest: str
+    role: str
+    format: str
+    format_version: str
+    text: str | None
+    """None where it is the payload's "content"."""
+    metadata: str | None
+    payload: str
+    more: Mapping[str, Any] = {}
+    """What somebody added by hand."""
+
+    @classmethod
+    def drafted(cls, draft: Draft, position: int, parent: str | None) -> Message:
+        """The message that a draft becomes."""
+        message_id, role, form, version, payload, text, digest, created, metadata = draft
+        written = stamp(created)
+        spoken = None if _says(payload, role, text) else text
+        return cls(
+            position,
+            message_id,
+            parent,
+            "active",
+            written,
+            digest.hex(),
+            role,
+            form,
+            version,
+            spoken,
+            metadata,
+            payload,
+        )
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], payload: str, metadata: str | None) -> Message:
+        """The message of a line that was read."""
+        return cls(
+            header["position"],
+            header["id"],
+            header.get("parent"),
+            header.get("status", "active"),
+            header["created_at"],
+            header["digest"],
+            header["role"],
+            header["format"],
+            header.get("format_version", ""),
+            header.get("text"),
+            metadata,
+            payload,
+            {key: value for key, value in header.items() if key not in _MESSAGE_KEYS},
+        )
+
+    def replaced(self, draft: Draft) -> Message:
+        """This message with the content of a draft."""
+        new = Message.drafted(draft, self.position, self.parent)
+        return new._replace(message_id=self.message_id, status=self.status, created_at=self.created_at, more=self.more)
+
+    def spoken(self) -> str:
+        """The text, wherever it stands."""
+        if self.text is not None:
+            return self.text
+        content = json.loads(self.payload).get("content")
+        return content if isinstance(content, str) else ""
+
+
+def _says(payload: str, role: str, text: str) -> bool:
+    """Whether the payload is a plain message with this text, so that the line need not repeat it."""
+    if '"' in text or "\\" in text:
+        return payload == f'{{"role": "{role}", "content": {quoted(text)}}}'
+    return payload == f'{{"role": "{role}", "content": "{text}"}}'
+
+
+def message_line(head: str, message: Message) -> str:
+    """The line of a message."""
+    position, message_id, parent, status, created_at, digest, role, form, version, text, metadata, payload, more = (
+        message
+    )
+    line = f'{head}, "position": {position}, "id": {quoted(message_id)}'
+    if parent is not None:
+        line += f', "parent": {quoted(parent)}'
+    if status != "active":
+        line += f', "status": "{status}"'
+    line += f', "created_at": "{created_at}", "digest": "{digest}", "role": {quoted(role)}, "format": {quoted(form)}'
+    if version:
+        line += f', "format_version": {quoted(version)}'
+    for key, value in more.items():
+        line += f", {quoted(key)}: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}"
+    if text is not None:
+        line += f', "text": {quoted(text)}'
+    if metadata is not None:
+        # The payload is found by the first such key, so no metadata may have one that looks the same.
+        line += f', "metadata": {metadata if "payload" not in metadata else quoted(metadata)}'
+    return f'{line}, "payload": {payload}}}'
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Chat:
+    """What is known of a chat without reading a message."""
+
+    __slots__ = (
+        "chat_id",
+        "count",
+        "created_at",
+        "dense",
+        "head",
+        "ids",
+        "key",
+        "metadata",
+        "next",
+        "recorded",
+        "rows",
+        "shared",
+        "tenant_id",
+        "title",
+        "updated_at",
+        "user_id",
+        "version",
+    )
+
+    def __init__(self, tenant_id: str, user_id: str, chat_id: str) -> None:
+        self.tenant_id = tenant_id
+        self.user_id = user_id
+        self.chat_id = chat_id
+        self.title = ""
+        self.metadata: str | None = None
+        self.shared = False
+        self.version = 0
+        self.count = 0
+        self.head: bytes | None = None
+        self.next = 0
+        self.created_at = ""
+        self.updated_at = ""
+        self.rows = array("I")
+        self.dense = True
+        """Whether every message is active."""
+        self.recorded = 0
+        """The length of the chat's last own line, 0 while all follows from its messages."""
+        self.ids: dict[bytes, int] | None = None
+        self.key: UUID | None = None
+
+    def record(self) -> ChatRecord:
+        """The chat as the backend gives it out."""
+        return ChatRecord(
+            self.chat_id,
+            self.title,
+            self.metadata,
+            self.shared,
+            self.version,
+            self.count,
+            self.head_id(),
+            datetime.fromisoformat(self.created_at),
+            datetime.fromisoformat(self.updated_at),
+        )
+
+    def head_id(self) -> str | None:
+        """The id of the last message of the active branch."""
+        return None if self.head is None else self.head.decode()
+
+    def hashed(self) -> UUID:
+        """The key of the chat, for order."""
+        if self.key is None:
+            self.key = chat_key(owner_key(self.tenant_id, self.user_id), self.chat_id).key
+        return self.key
+
+
+def chat_line(
+    head: str,
+    chat: ChatRecord,
+    next_position: int,
+    *,
+    statuses: Sequence[tuple[int, str]] = (),
+    parents: Sequence[tuple[int, str | None]] = (),
+    messages: int = 0,
+) -> str:
+    """The line of a chat as it is after a change, whose `messages` are in the lines that follow."""
+    line = f'{head}, "version": {chat.version}, "message_count": {chat.message_count}, "next_position": {next_position}'
+    if chat.head is not None:
+        line += f', "head": {quoted(chat.head)}'
+    line += f', "created_at": "{stamp(chat.created_at)}", "updated_at": "{stamp(chat.updated_at)}"'
+    if chat.title:
+        line += f', "title": {quoted(chat.title)}'
+    if chat.shared:
+        line += ', "shared": true'
+    if statuses:
+        by_status: dict[str, list[int]] = {}
+        for position, status in statuses:
+            by_status.setdefault(status, []).append(position)
+        line += f', "statuses": {_dumped(by_status)}'
+    if parents:
+        line += f', "parents": {_dumped(parents)}'
+    if messages:
+        line += f', "messages": {messages}'
+    if chat.metadata is not None:
+        line += f', "metadata": {chat.metadata}'
+    return line + "}"
+
+
+def canonical_line(record: Mapping[str, Any]) -> str:
+    """The line that we would have written for a record. `ValueError` if it is none."""
+    try:
+        head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"])
+        metadata = record.get("metadata")
+        if metadata is not None and not isinstance(metadata, str):
+            metadata = _dumped(metadata)
+        if "position" in record:
+            header = {key: value for key, value in record.items() if key != "payload"}
+            return message_line(head, Message.read(header, _dumped(record["payload"]), metadata))
+        rest = {key: value for key, value in record.items() if key not in ("chat", "tenant", "user", "metadata")}
+        line = f"{head}, {_dumped(rest)[1:-1]}"
+        return line + (f', "metadata": {metadata}}}' if metadata is not None else "}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a record: {error!r}") from error
+
+
+def _split(line: bytes) -> tuple[dict[str, Any], int] | None:
+    """What stands before the payload of a message's line, and where in it the payload begins; None for a chat's line.
+
+    `ValueError` for what is no record, or is not laid out as we do.
+    """
+    record = json.loads(line)
+    if "position" not in record:
+        if "metadata" in record and next(reversed(record)) != "metadata":
+            raise ValueError
+        return None
+    begin = line.find(_PAYLOAD)
+    if begin < 0:
+        raise ValueError
+    header = json.loads(line[:begin] + b"}")
+    if not isinstance(header, dict) or len(header) != len(record) - 1:
+        raise ValueError
+    return header, begin + len(_PAYLOAD)
+
+
+class Frozen(NamedTuple):
+    """Messages of a chat at one moment."""
+
+    rows: Sequence[int]
+    statuses: Sequence[str]
+    parents: Mapping[int, str | None]
+    """Where it is another than the message's own line says."""
+
+
+class File:
+    """An open file. Its descriptor is closed with the last user, so a reader may outlive a replacement."""
+
+    __slots__ = ("fd", "identity", "writable")
+
+    def __init__(self, fd: int, *, writable: bool) -> None:
+        self.fd = fd
+        self.writable = writable
+        status = os.fstat(fd)
+        self.identity = (status.st_dev, status.st_ino)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Index:
+    """Where each message of one file is, and what its chats are. It only grows; a replaced file gets a new one."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.loaded = False
+        """Whether it was read to the file's end once."""
+        self.end = len(OPENING)
+        """Where what is indexed ends: the last line's closing brace."""
+        self.offset = array("q")
+        self.length = array("I")
+        self.payload = array("I")
+        """Where in the line the payload begins."""
+        self.position = array("I")
+        self.status = array("B")
+        self.kind = array("I")
+        self.statuses = ["active"]
+        self.kinds: list[tuple[str, str]] = []
+        self.parents: dict[int, str | None] = {}
+        """Parents that are others than the message's own line says."""
+        self.chats: dict[bytes, Chat] = {}
+        self.owners: dict[tuple[str, str], list[Chat]] = {}
+        self.dead = 0
+        """Bytes of lines that a later one replaced."""
+        self.awaited = 0
+        """How many lines of the last change are still to come."""
+        self.whole = self.end
+        """Where the last change that is complete ends."""
+        self._kinds: dict[bytes, int] = {}
+
+    # Reading what is new in the file.
+
+    @property
+    def separator(self) -> bytes:
+        """What stands before the next line."""
+        return b"\n" if self.end == len(OPENING) else b",\n"
+
+    def read(self, size: int) -> bool:
+        """Index what the file holds up to its closing; False, and nothing is changed, if it has none."""
+        stop = size - len(CLOSING)
+        fd = self.file.fd
+        if stop < self.end or os.pread(fd, len(CLOSING), stop) != CLOSING:
+            return False
+        if not self.loaded and os.pread(fd, len(OPENING), 0) != OPENING:
+            return False
+        self.read_lines(stop)
+        self.loaded = True
+        return True
+
+    def read_lines(self, stop: int, *, whole: bool = True) -> None:
+        """Index the lines up to there. `BadLineError` at one that is none, and the index is of no further use.
+
+        whole: a line ends at `stop`; else the last one is taken only with what separates it from the next.
+        """
+        if stop == self.end:
+            return
+        separator = self.separator
+        at = self.end + len(separator)
+        if os.pread(self.file.fd, len(separator), self.end) != separator:
+            raise BadLineError(self.end)
+        rest = b""
+        while (begin := at + len(rest)) < stop:
+            data = os.pread(self.file.fd, min(_CHUNK, stop - begin), begin)
+            if not data:
+                raise BadLineError(at)
+            chunk = rest + data
+            if whole and begin + len(data) == stop:
+                chunk += b",\n"
+            used = self.add(chunk, at)
+            rest = chunk[used:]
+            at += used
+
+    def add(self, chunk: bytes, base: int) -> int:
+        """Index the whole lines of a chunk of the file, each with what separates it from the next; their length."""
+        offsets, lengths, payloads = self.offset, self.length, self.payload
+        positions, statuses, kinds = self.position, self.status, self.kind
+        find, starts, match = chunk.find, chunk.startswith, _MESSAGE.match
+        at = 0
+        try:
+            while (newline := find(b"\n", at)) >= 0:
+                found = match(chunk, at)
+                if not starts(b"},", newline - 2):
+                    raise BadLineError(base + at)
+                if found is not None:
+                    head, position, message_id, status, created_at, kind = found.groups()
+                    begin = found.end()
+                    begin = (begin if starts(_PAYLOAD, begin) else find(_PAYLOAD, begin, newline)) + len(_PAYLOAD)
+                    if begin < len(_PAYLOAD):
+                        raise BadLineError(base + at)
+                else:
+                    odd = self._odd(chunk[at : newline - 1], base + at)
+                    if odd is None:
+                        at = newline + 1
+                        continue
+                    head, position, message_id, status, created_at, kind, begin = odd
+                    begin += at
+                chat = self.chats.get(head)
+                place = int(position)
+                if chat is None:
+                    chat = self._begin(head)
+                    chat.created_at = chat.updated_at = created_at.decode()
+                    chat.version = first_version(datetime.fromisoformat(chat.created_at)) - 1
+                elif chat.rows and place <= positions[chat.rows[-1]]:
+                    raise BadLineError(base + at)
+                row = len(offsets)
+                chat.rows.append(row)
+                offsets.append(base + at)
+                lengths.append(newline - 1 - at)
+                payloads.append(begin - at)
+                positions.append(place)
+                kinds.append(self._kinds[kind] if kind in self._kinds else self._kind(kind))
+                if status is None:
+                    statuses.append(_ACTIVE)
+                else:
+                    statuses.append(self.code(status.decode()))
+                    chat.dense = False
+                if chat.ids is not None:
+                    chat.ids[message_id] = row
+                at = newline + 1
+                if self.awaited:
+                    self.awaited -= 1
+                else:
+                    chat.version += 1
+                    chat.count += 1
+                    chat.head = message_id
+                    chat.next = place + 1
+                    time = created_at.decode()
+                    if time > chat.updated_at:
+                        chat.updated_at = time
+                if not self.awaited:
+                    self.whole = base + at - 2
+        except (ValueError, OverflowError, LookupError) as error:
+            raise BadLineError(base + at) from error
+        if at:
+            self.end = base + at - 2
+        return at
+
+    def _odd(self, line: bytes, offset: int) -> tuple[bytes, int, bytes, bytes | None, bytes, bytes, int] | None:
+        """What `add` needs of a message's line that the pattern does not match; None for a chat's line."""
+        try:
+            split = _split(line)
+            if split is None:
+                self._apply(line, json.loads(line), offset)
+                return None
+            header, begin = split
+            if header["position"] < 0:
+                raise ValueError
+            head = head_of(header.get("tenant", ""), header.get("user", ""), header["chat"])
+            status = header.get("status")
+            stamped = stamp(datetime.fromisoformat(header["created_at"]))
+            bytes.fromhex(header["digest"])
+            return (
+                head.encode(),
+                header["position"],
+                header["id"].encode(),
+                None if status is None else status.encode(),
+                stamped.encode(),
+                f'"role": {quoted(header["role"])}, "format": {quoted(header["format"])}'.encode(),
+                begin,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, LookupError) as error:
+            raise BadLineError(offset) from error
+
+    def _apply(self, line: bytes, record: Mapping[str, Any], offset: int) -> None:
+        head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"]).encode()
+        chat = self.chats.get(head) or self._begin(head)
+        chat.version = record["version"]
+        chat.count = record["message_count"]
+        chat.next = record["next_position"]
+        chat.head = record["head"].encode() if "head" in record else None
+        chat.created_at = stamp(datetime.fromisoformat(record["created_at"]))
+        chat.updated_at = stamp(datetime.fromisoformat(record["updated_at"]))
+        chat.title = record.get("title", "")
+        chat.shared = record.get("shared", False)
+        begin = line.find(_METADATA) + len(_METADATA)
+        chat.metadata = line[begin:-1].decode() if "metadata" in record else None
+        for status, places in record.get("statuses", {}).items():
+            code = self.code(status) | _STALE
+            for position in places:
+                self.status[self.row(chat, position)] = code
+            chat.dense = False
+        for position, parent in record.get("parents", ()):
+            self.parents[self.row(chat, position)] = parent
+        self.dead += chat.recorded
+        chat.recorded = len(line)
+        self.awaited = record.get("messages", 0)
+        if not self.awaited:
+            self.whole = offset + len(line)
+
+    def _begin(self, head: bytes) -> Chat:
+        names = json.loads(head + b"}")
+        chat = Chat(names.get("tenant", ""), names.get("user", ""), names["chat"])
+        self.chats[head] = chat
+        self.owners.setdefault((chat.tenant_id, chat.user_id), []).append(chat)
+        return chat
+
+    def _kind(self, kind: bytes) -> int:
+        names = json.loads(b"{" + kind + b"}")
+        self.kinds.append((names["role"], names["format"]))
+        return self._kinds.setdefault(kind, len(self.kinds) - 1)
+
+    def code(self, status: str) -> int:
+        """The number that stands for a status."""
+        if status not in self.statuses:
+            self.statuses.append(status)
+        return self.statuses.index(status)
+
+    # Finding messages.
+
+    def row(self, chat: Chat, position: int) -> int:
+        """The row of the message at a position. `LookupError` if there is none."""
+        place = bisect_left(chat.rows, position, key=self.position.__getitem__)
+        row = chat.rows[place]
+        if self.position[row] != position:
+            raise LookupError(position)
+        return row
+
+    def select(
+        self, chat: Chat, before: int | None, after: int | None, limit: int | None, newest: bool, status: str | None
+    ) -> Sequence[int]:
+        """The rows that `Backend.read` asks for, in order of position."""
+        first, last = 0, len(chat.rows)
+        if after is not None:
+            first = bisect_right(chat.rows, after, key=self.position.__getitem__)
+        if before is not None:
+            last = bisect_left(chat.rows, before, key=self.position.__getitem__)
+        if status is None or (chat.dense and status == "active"):
+            if limit is not None and newest:
+                first = max(first, last - limit)
+            elif limit is not None:
+                last = min(last, first + limit)
+            return chat.rows[first:last]
+        wanted = self.code(status)
+        rows: list[int] = []
+        most = last - first if limit is None else limit
+        for place in range(last - 1, first - 1, -1) if newest else range(first, last):
+            if len(rows) >= most:
+                break
+            row = chat.rows[place]
+            if self.status[row] & ~_STALE == wanted:
+                rows.append(row)
+        return rows[::-1] if newest else rows
+
+    def ids(self, chat: Chat) -> dict[bytes, int]:
+        """The rows of a chat by message id: read on the first call, kept up to date from then on."""
+        if chat.ids is None:
+            ids = {}
+            for row, line in self.lines(chat.rows):
+                found = _MESSAGE.match(line)
+                ids[found[3] if found else self.header(row, line)["id"].encode()] = row
+            chat.ids = ids
+        return chat.ids
+
+    # Reading messages.
+
+    def spans(self, rows: Sequence[int]) -> Iterator[tuple[bytes, int, Sequence[int]]]:
+        """The lines of these rows, neighbours in one read: bytes, where in the file they are, and whose they are."""
+        offsets, lengths = self.offset, self.length
+        first, count = 0, len(rows)
+        while first < count:
+            start = offsets[rows[first]]
+            last = count - 1
+            end = offsets[rows[last]] + lengths[rows[last]]
+            if rows[last] - rows[first] != last - first or end - start > _MOST:
+                last = first
+                end = start + lengths[rows[first]]
+                while last + 1 < count:
+                    begin = offsets[rows[last + 1]]
+                    stop = begin + lengths[rows[last + 1]]
+                    if begin - end > _GAP or stop - start > _MOST:
+                        break
+                    end = stop
+                    last += 1
+            data = os.pread(self.file.fd, end - start, start)
+            if len(data) != end - start:
+                raise self.damaged(start + len(data), "the file was cut off while it was in use")
+            yield data, start, rows[first : last + 1]
+            first = last + 1
+
+    def lines(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Each row with its line."""
+        for data, base, some in self.spans(rows):
+            for row in some:
+                begin = self.offset[row] - base
+                yield row, data[begin : begin + self.length[row]]
+
+    def header(self, row: int, line: bytes) -> dict[str, Any]:
+        """What stands in a message's line before the payload. `DamagedStoreError` if it cannot be read."""
+        try:
+            header: dict[str, Any] = json.loads(line[: self.payload[row] - len(_PAYLOAD)] + b"}")
+        except ValueError as error:
+            raise self.damaged(self.offset[row], "it is no record") from error
+        return header
+
+    def payloads(self, rows: Sequence[int]) -> list[PayloadRow]:
+        """What `Backend.read_payloads` gives out."""
+        offsets, lengths, payloads, positions = self.offset, self.length, self.payload, self.position
+        kinds = self.kinds
+        found: list[Any] = []
+        for data, base, some in self.spans(rows):
+            for row in some:
+                begin = offsets[row] - base
+                role, form = kinds[self.kind[row]]
+                payload = data[begin + payloads[row] : begin + lengths[row] - 1].decode()
+                found.append((positions[row], role, form, payload))
+        return found
+
+    def frozen(self, rows: Sequence[int]) -> Frozen:
+        """These messages as they are now; what changes later does not show in it."""
+        names, status = self.statuses, self.status
+        return Frozen(rows, [names[status[row] & ~_STALE] for row in rows], self.parents.copy())
+
+    def messages(self, frozen: Frozen) -> Iterator[Message]:
+        """What the lines of these messages say, with the status and the parent that they had then."""
+        for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
+            message = self._message(row, line)
+            parent = frozen.parents.get(row, message.parent)
+            yield message._replace(status=status, parent=parent)
+
+    def outline(self, frozen: Frozen) -> list[OutlineRow]:
+        """What `Backend.outline` says of these messages."""
+        outline = []
+        for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
+            header = self.header(row, line)
+            parent = frozen.parents[row] if row in frozen.parents else header.get("parent")
+            digest = bytes.fromhex(header["digest"])
+            outline.append(OutlineRow(self.position[row], header["id"], parent, status, digest))
+        return outline
+
+    def _message(self, row: int, line: bytes) -> Message:
+        header = self.header(row, line)
+        metadata = header.get("metadata")
+        if isinstance(metadata, dict):
+            begin = line.find(_METADATA) + len(_METADATA)
+            exact = next(reversed(header)) == "metadata"
+            end = self.payload[row] - len(_PAYLOAD)
+            metadata = line[begin:end].decode() if exact else _dumped(metadata)
+        return Message.read(header, line[self.payload[row] : -1].decode(), metadata)
+
+    def stale(self) -> set[int]:
+        """The rows whose lines say another status or parent than they have now."""
+        return {row for row, status in enumerate(self.status) if status & _STALE} | self.parents.keys()
+
+    def damaged(self, offset: int, why: str) -> DamagedStoreError:
+        """The error that names a place of the file."""
+        return DamagedStoreError(f"line {line_at(self.file.fd, offset)} (byte {offset}): {why}")
+
+
+def line_at(fd: int, offset: int) -> int:
+    """The number of the line that an offset lies in, counted from 1."""
+    lines = 1
+    for begin in range(0, offset, _CHUNK):
+        lines += os.pread(fd, min(_CHUNK, offset - begin), begin).count(b"\n")
+    return lines
+
+
+def is_record(line: bytes) -> bool:
+    """Whether a line, without what separates it from the next, is a whole record."""
+    try:
+        record = json.loads(line)
+        return isinstance(record, dict) and "chat" in record and bool(canonical_line(record))
+    except ValueError:
+        return False
+
+
+def document_lines(document: Mapping[str, Any]) -> Iterable[str]:
+    """The lines that a whole document comes to. `ValueError` names a record that is none."""
+    for number, record in enumerate(document["records"], 1):
+        try:
+            yield canonical_line(record)
+        except ValueError as error:
+            raise ValueError(f"record {number} of the file: {error}") from error
