@@ -1,0 +1,257 @@
+"""Open a history over the backend that the configuration chooses: `open_history`, and a class for each of ours.
+
+`settings.py` says where settings come from and what they accept. A backend is imported only when it is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from .arguments import checked_id
+from .backends.base import Backend
+from .errors import ConfigError
+from .history import ChatHistory
+from .settings import (
+    ACCEPTED,
+    CONNECTION,
+    KEYS,
+    Settings,
+    checked,
+    expanded,
+    find,
+    given,
+    merged,
+    named,
+    refuse_unknown,
+    unknown,
+    url_options,
+    with_environment,
+)
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
+
+__all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history"]
+
+Durability: TypeAlias = Literal["full", "relaxed"]
+Path: TypeAlias = str | os.PathLike[str]
+
+GROUP = "chat_history.backends"
+"""Entry points that add a backend by name."""
+OWNER = ("user_id", "tenant_id")
+
+
+def open_history(
+    config: Path | Mapping[str, Any] | Backend | None = None,
+    *,
+    user_id: str | None = None,
+    tenant_id: str | None = None,
+    durability: Durability | None = None,
+    timeout: float | None = None,
+) -> ChatHistory:
+    """A history over the store that `config` names: a URL, a path, a dict, or a backend.
+
+    Without it: `$CHAT_HISTORY_URL`, else the file that `$CHAT_HISTORY_CONFIG` names, else `chat_history.toml` in the
+    working directory, else SQLite in the user's data directory. A keyword wins over the same key anywhere else.
+    `ConfigError` says what cannot be used and what is accepted, before anything is opened or created.
+    """
+    arguments = given(user_id=user_id, tenant_id=tenant_id, durability=durability, timeout=timeout)
+    if isinstance(config, Backend):
+        if refused := sorted(arguments.keys() & {"durability", "timeout"}):
+            raise ConfigError(f"{' and '.join(refused)}: say this where the backend is made, it is open already")
+        return ChatHistory(config, **arguments)
+    source, settings, directory = find(config)
+    with named(source):
+        backend, owner = _open(expanded(settings) | arguments, directory=directory)
+        return ChatHistory(backend, **owner)
+
+
+class JSONChatHistory(ChatHistory):
+    """A history in one JSON file, `./chat_history.json` unless said otherwise.
+
+    An argument wins over the same key of `config`, whose keys are those of the arguments.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        storage_path: Path | None = None,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> None:
+        arguments = given(storage_path=storage_path, durability=durability, timeout=timeout)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id)
+        backend, owner = _open(merged("json", config, arguments))
+        super().__init__(backend, **owner)
+
+
+class SQLChatHistory(ChatHistory):
+    """A history in one SQLite file, `./chat_history.db` unless said otherwise; `":memory:"` is gone when it is closed.
+
+    An argument wins over the same key of `config`, whose keys are those of the arguments.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        db_path: Path | None = None,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+        migrations: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> None:
+        arguments = given(db_path=db_path, durability=durability, timeout=timeout, migrations=migrations)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id)
+        backend, owner = _open(merged("sqlite", config, arguments))
+        super().__init__(backend, **owner)
+
+
+class PostgresChatHistory(ChatHistory):
+    """A history in a Postgres database.
+
+    An argument wins over the same key of `config`, and that over the environment: `POSTGRES_HOST`, `_PORT`, `_DB`,
+    `_USER` and `_PASSWORD`, or `DATABASE_URL` where nothing names a host. What is still missing is libpq's to find
+    (PGHOST, PGPASSFILE, a service file). Keys beside a `url` replace its parts, and nothing of the environment does.
+    A `pool` is used as it is, and stays open after `shutdown()`.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        url: str | None = None,
+        host: str | None = None,
+        port: int | str | None = None,
+        database: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        pool: ConnectionPool[Any] | None = None,
+        schema: str | None = None,
+        min_connections: int | None = None,
+        max_connections: int | None = None,
+        timeout: float | None = None,
+        durability: Durability | None = None,
+        prepare: bool | None = None,
+        migrations: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> None:
+        arguments = given(url=url, host=host, port=port, database=database, user=user, password=password, pool=pool)
+        arguments |= given(schema=schema, min_connections=min_connections, max_connections=max_connections)
+        arguments |= given(timeout=timeout, durability=durability, prepare=prepare, migrations=migrations)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id)
+        backend, owner = _open(merged("postgres", config, arguments))
+        super().__init__(backend, **owner)
+
+
+def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str, str]]:
+    """The backend that these settings choose, open, and the owner; everything is checked before it is opened."""
+    settings = given(**settings)
+    if ("class" in settings) == ("backend" in settings):
+        raise ConfigError(f"a configuration says either backend, url or class; {ACCEPTED}")
+    owner = {key: checked_id(settings.pop(key), key, may_be_empty=True) for key in OWNER if key in settings}
+    if "class" in settings:
+        return _plugin(_imported(settings.pop("class")), settings), owner
+    name = settings.pop("backend")
+    if name not in list(KEYS):
+        return _plugin(_registered(name), settings), owner
+    if name == "postgres":
+        settings = with_environment(settings)
+    refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *KEYS[name]})
+    options = checked(settings, KEYS[name])
+    if name == "json":
+        from .backends.json_file import JSONBackend
+
+        return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), owner
+    if name == "sqlite":
+        from .backends.sqlite import SQLiteBackend
+
+        return SQLiteBackend(_located(options.pop("db_path", "chat_history.db"), directory), **options), owner
+    return _postgres(options), owner
+
+
+def _located(path: str, directory: str) -> str:
+    return path if path == ":memory:" else os.path.join(directory, path)
+
+
+def _postgres(options: Settings) -> Backend:
+    least, most = options.get("min_connections", 1), options.get("max_connections", 10)
+    if least > most:
+        raise ConfigError(f"min_connections is {least}, more than max_connections, which is {most}")
+    connection = {key: options.pop(key) for key in CONNECTION if key in options}
+    if "pool" not in options:
+        options["conninfo"] = _conninfo(connection)
+    elif refused := sorted(connection.keys() | options.keys() & {"min_connections", "max_connections"}):
+        raise ConfigError(f"{', '.join(refused)}: a pool brings its own connections; leave one of them out")
+    from .backends.postgres import PostgresBackend
+
+    return PostgresBackend(**options)
+
+
+def _conninfo(connection: Settings) -> str:
+    from psycopg import Error, pq
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    url = connection.pop("url", "")
+    libpq = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
+    refuse_unknown("option in the Postgres URL", url_options(url), libpq | KEYS["postgres"].keys() - CONNECTION.keys())
+    parts: Mapping[str, Any] | None = None
+    with suppress(Error, UnicodeError):
+        parts = conninfo_to_dict(url, dbname=connection.pop("database", None), **connection)
+    # Several ports, one for each host, are libpq's to read.
+    if parts is None or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
+        raise ConfigError(
+            "the Postgres URL cannot be read; special characters in a user or password must be percent-encoded: "
+            "@ is %40, / is %2F, : is %3A, % is %25"
+        )
+    return make_conninfo(**parts)
+
+
+def _imported(path: object) -> object:
+    from importlib import import_module
+
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if not module:
+        raise ConfigError('class is the dotted path of a Backend, such as "my.module.MyBackend"')
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot import the class {path!r}: {error}") from error
+
+
+def _registered(name: object) -> object:
+    from importlib.metadata import entry_points
+
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not isinstance(name, str) or name not in found:
+        installed = [*KEYS, *sorted(found)]
+        raise ConfigError(f"no backend is called {unknown(name, installed)}; installed: {', '.join(installed)}")
+    try:
+        return found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot load the backend {name!r}: {error}") from error
+
+
+def _plugin(backend: object, settings: Settings) -> Backend:
+    from inspect import signature
+
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        raise ConfigError(f"{backend!r} is not a subclass of chat_history.backends.base.Backend")
+    parameters = signature(backend).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        accepted = {parameter.name for parameter in parameters}
+        refuse_unknown(f"key for {backend.__name__}", settings, accepted.union(OWNER))
+    try:
+        signature(backend).bind(**settings)
+    except TypeError as error:
+        raise ConfigError(f"{backend.__name__}: {error}") from error
+    return backend(**settings)
