@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from .saving import Branch
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["Branches"]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from .errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["chat_cursor", "chat_place", "message_cursor", "message_place"]
 
@@ -37,6 +40,8 @@ def chat_place(cursor: object, name: str) -> tuple[datetime, UUID] | None:
     """The time and key that a cursor stands for; None for None."""
     if cursor is None:
         return None
+    from uuid import UUID
+
     try:
         kind, micros, key = _decoded(cursor, name).split(":")
         place = EPOCH + timedelta(microseconds=int(micros)), UUID(hex=key)

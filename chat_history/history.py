@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from uuid import UUID
 
 from .arguments import (
     checked_count,
@@ -50,6 +49,8 @@ from .windows import newest_turns
 from .writing import Writer, shortened
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from .aio import AsyncChatHistory
 
 __all__ = ["ChatHistory"]

@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import blake2b
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -26,6 +25,8 @@ __all__ = ["Branch", "Given", "Plan", "digest", "plan"]
 
 def digest(payload: str) -> bytes:
     """What tells a stored payload from others: 16 bytes of its hash."""
+    from hashlib import blake2b  # loads OpenSSL, which the import of this package should not wait for
+
     return blake2b(payload.encode(), digest_size=16).digest()
 
 

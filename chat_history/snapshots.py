@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple
-from uuid import UUID
 from weakref import ref
 
 __all__ = ["Snapshots"]
 
-LEAVES = frozenset(
-    {str, int, float, bool, bytes, complex, type(None), datetime, date, time, timedelta, timezone, Decimal, UUID}
-)
+LEAVES = frozenset({str, int, float, bool, bytes, complex, type(None), datetime, date, time, timedelta, timezone})
+IMMUTABLE = {("decimal", "Decimal"), ("uuid", "UUID")}
 NUMBERS = frozenset({int, float, bool})
 MANY = 256
 """A message of more containers than this is serialised each time: cheaper to say, and a guard against cycles."""
@@ -130,7 +127,7 @@ def _state(kind: type) -> Callable[[Any], dict[str, Any] | None]:
 
 
 def _how_to_watch(kind: type) -> Callable[[Any], dict[str, Any] | None]:
-    if issubclass(kind, Enum):
+    if issubclass(kind, Enum) or (kind.__module__, kind.__name__) in IMMUTABLE:
         return lambda value: {}
     has_dict = getattr(kind, "__dictoffset__", 0) != 0
     plain = not issubclass(kind, (dict, list, set, str, bytes, bytearray, tuple))

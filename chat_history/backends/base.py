@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from hashlib import blake2b
-from typing import Final, Literal, NamedTuple, TypeAlias
-from uuid import UUID
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = [
     "UNSET",
@@ -67,6 +68,9 @@ class ChatKey(NamedTuple):
 
 
 def _hashed(*names: str) -> UUID:
+    from hashlib import blake2b
+    from uuid import UUID
+
     digest = blake2b(digest_size=16)
     for name in names:
         encoded = name.encode()
