@@ -1,4 +1,4 @@
-"""The records of a JSON file: what a line says, and the index of them (docs/json-file.md draws the file)."""
+"""Where in a JSON file each message is, and what its chats are: all that is kept of it in memory."""
 
 from __future__ import annotations
 
@@ -9,33 +9,16 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from json.encoder import encode_basestring as quoted
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from chat_history.errors import DamagedStoreError
 
-from .base import ChatRecord, Draft, OutlineRow, PayloadRow, chat_key, first_version, owner_key
+from .base import ChatRecord, OutlineRow, PayloadRow, chat_key, first_version, owner_key
+from .json_disk import File
+from .json_lines import CLOSING, METADATA, OPENING, PAYLOAD, Message, head_of, kind_of, split
 
-__all__ = [
-    "CLOSING",
-    "OPENING",
-    "BadLineError",
-    "Chat",
-    "File",
-    "Index",
-    "Message",
-    "chat_line",
-    "document_lines",
-    "head_of",
-    "is_record",
-    "line_at",
-    "message_line",
-    "stamp",
-]
-
-OPENING: Final = b'{"chat_history": 1, "records": ['
-CLOSING: Final = b"\n]}\n"
+__all__ = ["BadLineError", "Chat", "Frozen", "Index"]
 
 _CHUNK = 1 << 20
 _GAP = 1 << 14
@@ -45,8 +28,6 @@ _ACTIVE = 0
 _STALE = 0x80
 """Set in the status of a message whose own line still says another."""
 
-_PAYLOAD = b', "payload": '
-_METADATA = b', "metadata": '
 _MESSAGE = re.compile(
     rb'(\{"chat": "[^"\\\n]*+"(?:, "tenant": "[^"\\\n]*+")?(?:, "user": "[^"\\\n]*+")?)'
     rb', "position": (\d+), "id": "([^"\\\n]*+)"(?:, "parent": "[^"\\\n]*+")?(?:, "status": "(\w+)")?'
@@ -54,10 +35,6 @@ _MESSAGE = re.compile(
     rb', ("role": "[^"\\\n]*+", "format": "[^"\\\n]*+")'
 )
 """The beginning of a message's line. What it does not match is read by `json`, more slowly."""
-_MESSAGE_KEYS = {
-    *("chat", "tenant", "user", "position", "id", "parent", "status", "created_at", "digest"),
-    *("role", "format", "format_version", "text", "metadata"),
-}
 
 
 class BadLineError(Exception):
@@ -68,124 +45,6 @@ class BadLineError(Exception):
         self.offset = offset
 
 
-def stamp(time: datetime) -> str:
-    """A time as it is written: always as long, so that the order of the strings is the order of the times."""
-    return time.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def head_of(tenant_id: str, user_id: str, chat_id: str) -> str:
-    """How every line about a chat begins."""
-    tenant = f', "tenant": {quoted(tenant_id)}' if tenant_id else ""
-    user = f', "user": {quoted(user_id)}' if user_id else ""
-    return f'{{"chat": {quoted(chat_id)}{tenant}{user}'
-
-
-class Message(NamedTuple):
-    """A message's line, but for the chat that it begins with."""
-
-    position: int
-    message_id: str
-    parent: str | None
-    status: str
-    created_at: str
-    digest: str
-    role: str
-    format: str
-    format_version: str
-    text: str | None
-    """None where it is the payload's "content"."""
-    metadata: str | None
-    payload: str
-    more: Mapping[str, Any] = {}
-    """What somebody added by hand."""
-
-    @classmethod
-    def drafted(cls, draft: Draft, position: int, parent: str | None) -> Message:
-        """The message that a draft becomes."""
-        message_id, role, form, version, payload, text, digest, created, metadata = draft
-        written = stamp(created)
-        spoken = None if _says(payload, role, text) else text
-        return cls(
-            position,
-            message_id,
-            parent,
-            "active",
-            written,
-            digest.hex(),
-            role,
-            form,
-            version,
-            spoken,
-            metadata,
-            payload,
-        )
-
-    @classmethod
-    def read(cls, header: Mapping[str, Any], payload: str, metadata: str | None) -> Message:
-        """The message of a line that was read."""
-        return cls(
-            header["position"],
-            header["id"],
-            header.get("parent"),
-            header.get("status", "active"),
-            header["created_at"],
-            header["digest"],
-            header["role"],
-            header["format"],
-            header.get("format_version", ""),
-            header.get("text"),
-            metadata,
-            payload,
-            {key: value for key, value in header.items() if key not in _MESSAGE_KEYS},
-        )
-
-    def replaced(self, draft: Draft) -> Message:
-        """This message with the content of a draft."""
-        new = Message.drafted(draft, self.position, self.parent)
-        return new._replace(message_id=self.message_id, status=self.status, created_at=self.created_at, more=self.more)
-
-    def spoken(self) -> str:
-        """The text, wherever it stands."""
-        if self.text is not None:
-            return self.text
-        content = json.loads(self.payload).get("content")
-        return content if isinstance(content, str) else ""
-
-
-def _says(payload: str, role: str, text: str) -> bool:
-    """Whether the payload is a plain message with this text, so that the line need not repeat it."""
-    if '"' in text or "\\" in text:
-        return payload == f'{{"role": "{role}", "content": {quoted(text)}}}'
-    return payload == f'{{"role": "{role}", "content": "{text}"}}'
-
-
-def message_line(head: str, message: Message) -> str:
-    """The line of a message."""
-    position, message_id, parent, status, created_at, digest, role, form, version, text, metadata, payload, more = (
-        message
-    )
-    line = f'{head}, "position": {position}, "id": {quoted(message_id)}'
-    if parent is not None:
-        line += f', "parent": {quoted(parent)}'
-    if status != "active":
-        line += f', "status": "{status}"'
-    line += f', "created_at": "{created_at}", "digest": "{digest}", "role": {quoted(role)}, "format": {quoted(form)}'
-    if version:
-        line += f', "format_version": {quoted(version)}'
-    for key, value in more.items():
-        line += f", {quoted(key)}: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}"
-    if text is not None:
-        line += f', "text": {quoted(text)}'
-    if metadata is not None:
-        # The payload is found by the first such key, so no metadata may have one that looks the same.
-        line += f', "metadata": {metadata if "payload" not in metadata else quoted(metadata)}'
-    return f'{line}, "payload": {payload}}}'
-
-
-def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 class Chat:
     """What is known of a chat without reading a message."""
 
@@ -194,9 +53,9 @@ class Chat:
         "count",
         "created_at",
         "dense",
+        "hashed",
         "head",
         "ids",
-        "key",
         "metadata",
         "next",
         "recorded",
@@ -228,7 +87,7 @@ class Chat:
         self.recorded = 0
         """The length of the chat's last own line, 0 while all follows from its messages."""
         self.ids: dict[bytes, int] | None = None
-        self.key: UUID | None = None
+        self.hashed: UUID | None = None
 
     def record(self) -> ChatRecord:
         """The chat as the backend gives it out."""
@@ -248,79 +107,11 @@ class Chat:
         """The id of the last message of the active branch."""
         return None if self.head is None else self.head.decode()
 
-    def hashed(self) -> UUID:
-        """The key of the chat, for order."""
-        if self.key is None:
-            self.key = chat_key(owner_key(self.tenant_id, self.user_id), self.chat_id).key
-        return self.key
-
-
-def chat_line(
-    head: str,
-    chat: ChatRecord,
-    next_position: int,
-    *,
-    statuses: Sequence[tuple[int, str]] = (),
-    parents: Sequence[tuple[int, str | None]] = (),
-    messages: int = 0,
-) -> str:
-    """The line of a chat as it is after a change, whose `messages` are in the lines that follow."""
-    line = f'{head}, "version": {chat.version}, "message_count": {chat.message_count}, "next_position": {next_position}'
-    if chat.head is not None:
-        line += f', "head": {quoted(chat.head)}'
-    line += f', "created_at": "{stamp(chat.created_at)}", "updated_at": "{stamp(chat.updated_at)}"'
-    if chat.title:
-        line += f', "title": {quoted(chat.title)}'
-    if chat.shared:
-        line += ', "shared": true'
-    if statuses:
-        by_status: dict[str, list[int]] = {}
-        for position, status in statuses:
-            by_status.setdefault(status, []).append(position)
-        line += f', "statuses": {_dumped(by_status)}'
-    if parents:
-        line += f', "parents": {_dumped(parents)}'
-    if messages:
-        line += f', "messages": {messages}'
-    if chat.metadata is not None:
-        line += f', "metadata": {chat.metadata}'
-    return line + "}"
-
-
-def canonical_line(record: Mapping[str, Any]) -> str:
-    """The line that we would have written for a record. `ValueError` if it is none."""
-    try:
-        head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"])
-        metadata = record.get("metadata")
-        if metadata is not None and not isinstance(metadata, str):
-            metadata = _dumped(metadata)
-        if "position" in record:
-            header = {key: value for key, value in record.items() if key != "payload"}
-            return message_line(head, Message.read(header, _dumped(record["payload"]), metadata))
-        rest = {key: value for key, value in record.items() if key not in ("chat", "tenant", "user", "metadata")}
-        line = f"{head}, {_dumped(rest)[1:-1]}"
-        return line + (f', "metadata": {metadata}}}' if metadata is not None else "}")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a record: {error!r}") from error
-
-
-def _split(line: bytes) -> tuple[dict[str, Any], int] | None:
-    """What stands before the payload of a message's line, and where in it the payload begins; None for a chat's line.
-
-    `ValueError` for what is no record, or is not laid out as we do.
-    """
-    record = json.loads(line)
-    if "position" not in record:
-        if "metadata" in record and next(reversed(record)) != "metadata":
-            raise ValueError
-        return None
-    begin = line.find(_PAYLOAD)
-    if begin < 0:
-        raise ValueError
-    header = json.loads(line[:begin] + b"}")
-    if not isinstance(header, dict) or len(header) != len(record) - 1:
-        raise ValueError
-    return header, begin + len(_PAYLOAD)
+    def key(self) -> UUID:
+        """The key of the chat, for order; computed when it is needed."""
+        if self.hashed is None:
+            self.hashed = chat_key(owner_key(self.tenant_id, self.user_id), self.chat_id).key
+        return self.hashed
 
 
 class Frozen(NamedTuple):
@@ -330,21 +121,6 @@ class Frozen(NamedTuple):
     statuses: Sequence[str]
     parents: Mapping[int, str | None]
     """Where it is another than the message's own line says."""
-
-
-class File:
-    """An open file. Its descriptor is closed with the last user, so a reader may outlive a replacement."""
-
-    __slots__ = ("fd", "identity", "writable")
-
-    def __init__(self, fd: int, *, writable: bool) -> None:
-        self.fd = fd
-        self.writable = writable
-        status = os.fstat(fd)
-        self.identity = (status.st_dev, status.st_ino)
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 class Index:
@@ -433,8 +209,8 @@ class Index:
                 if found is not None:
                     head, position, message_id, status, created_at, kind = found.groups()
                     begin = found.end()
-                    begin = (begin if starts(_PAYLOAD, begin) else find(_PAYLOAD, begin, newline)) + len(_PAYLOAD)
-                    if begin < len(_PAYLOAD):
+                    begin = (begin if starts(PAYLOAD, begin) else find(PAYLOAD, begin, newline)) + len(PAYLOAD)
+                    if begin < len(PAYLOAD):
                         raise BadLineError(base + at)
                 else:
                     odd = self._odd(chunk[at : newline - 1], base + at)
@@ -487,49 +263,45 @@ class Index:
     def _odd(self, line: bytes, offset: int) -> tuple[bytes, int, bytes, bytes | None, bytes, bytes, int] | None:
         """What `add` needs of a message's line that the pattern does not match; None for a chat's line."""
         try:
-            split = _split(line)
-            if split is None:
-                self._apply(line, json.loads(line), offset)
+            header, begin = split(line)
+            if begin is None:
+                self._apply(header, line, offset)
                 return None
-            header, begin = split
-            if header["position"] < 0:
-                raise ValueError
-            head = head_of(header.get("tenant", ""), header.get("user", ""), header["chat"])
             status = header.get("status")
-            stamped = stamp(datetime.fromisoformat(header["created_at"]))
             bytes.fromhex(header["digest"])
             return (
-                head.encode(),
+                head_of(header.get("tenant", ""), header.get("user", ""), header["chat"]).encode(),
                 header["position"],
                 header["id"].encode(),
                 None if status is None else status.encode(),
-                stamped.encode(),
-                f'"role": {quoted(header["role"])}, "format": {quoted(header["format"])}'.encode(),
+                header["created_at"].encode(),
+                kind_of(header["role"], header["format"]).encode(),
                 begin,
             )
-        except (ValueError, TypeError, KeyError, AttributeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise BadLineError(offset) from error
 
-    def _apply(self, line: bytes, record: Mapping[str, Any], offset: int) -> None:
+    def _apply(self, record: Mapping[str, Any], line: bytes, offset: int) -> None:
         head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"]).encode()
         chat = self.chats.get(head) or self._begin(head)
         chat.version = record["version"]
         chat.count = record["message_count"]
         chat.next = record["next_position"]
         chat.head = record["head"].encode() if "head" in record else None
-        chat.created_at = stamp(datetime.fromisoformat(record["created_at"]))
-        chat.updated_at = stamp(datetime.fromisoformat(record["updated_at"]))
+        chat.created_at = record["created_at"]
+        chat.updated_at = record["updated_at"]
         chat.title = record.get("title", "")
         chat.shared = record.get("shared", False)
-        begin = line.find(_METADATA) + len(_METADATA)
+        begin = line.find(METADATA) + len(METADATA)
         chat.metadata = line[begin:-1].decode() if "metadata" in record else None
         for status, places in record.get("statuses", {}).items():
             code = self.code(status) | _STALE
-            for position in places:
-                self.status[self.row(chat, position)] = code
+            for row in self.rows(chat, places):
+                self.status[row] = code
             chat.dense = False
         for position, parent in record.get("parents", ()):
-            self.parents[self.row(chat, position)] = parent
+            for row in self.rows(chat, [position]):
+                self.parents[row] = parent
         self.dead += chat.recorded
         chat.recorded = len(line)
         self.awaited = record.get("messages", 0)
@@ -556,13 +328,12 @@ class Index:
 
     # Finding messages.
 
-    def row(self, chat: Chat, position: int) -> int:
-        """The row of the message at a position. `LookupError` if there is none."""
-        place = bisect_left(chat.rows, position, key=self.position.__getitem__)
-        row = chat.rows[place]
-        if self.position[row] != position:
-            raise LookupError(position)
-        return row
+    def rows(self, chat: Chat | None, positions: Iterable[int]) -> Iterator[int]:
+        """The rows of the messages at these positions, where there are some."""
+        for position in positions if chat else ():
+            place = bisect_left(chat.rows, position, key=self.position.__getitem__)
+            if place < len(chat.rows) and self.position[row := chat.rows[place]] == position:
+                yield row
 
     def select(
         self, chat: Chat, before: int | None, after: int | None, limit: int | None, newest: bool, status: str | None
@@ -636,7 +407,7 @@ class Index:
     def header(self, row: int, line: bytes) -> dict[str, Any]:
         """What stands in a message's line before the payload. `DamagedStoreError` if it cannot be read."""
         try:
-            header: dict[str, Any] = json.loads(line[: self.payload[row] - len(_PAYLOAD)] + b"}")
+            header: dict[str, Any] = json.loads(line[: self.payload[row] - len(PAYLOAD)] + b"}")
         except ValueError as error:
             raise self.damaged(self.offset[row], "it is no record") from error
         return header
@@ -644,14 +415,16 @@ class Index:
     def payloads(self, rows: Sequence[int]) -> list[PayloadRow]:
         """What `Backend.read_payloads` gives out."""
         offsets, lengths, payloads, positions = self.offset, self.length, self.payload, self.position
-        kinds = self.kinds
+        kind, kinds = self.kind, self.kinds
         found: list[Any] = []
         for data, base, some in self.spans(rows):
-            for row in some:
-                begin = offsets[row] - base
-                role, form = kinds[self.kind[row]]
-                payload = data[begin + payloads[row] : begin + lengths[row] - 1].decode()
-                found.append((positions[row], role, form, payload))
+            try:
+                for row in some:
+                    begin = offsets[row] - base
+                    payload = data[begin + payloads[row] : begin + lengths[row] - 1].decode()
+                    found.append((positions[row], *kinds[kind[row]], payload))
+            except UnicodeDecodeError as error:
+                raise self.damaged(offsets[row], "it is not UTF-8") from error
         return found
 
     def frozen(self, rows: Sequence[int]) -> Frozen:
@@ -680,10 +453,10 @@ class Index:
         header = self.header(row, line)
         metadata = header.get("metadata")
         if isinstance(metadata, dict):
-            begin = line.find(_METADATA) + len(_METADATA)
+            begin = line.find(METADATA) + len(METADATA)
             exact = next(reversed(header)) == "metadata"
-            end = self.payload[row] - len(_PAYLOAD)
-            metadata = line[begin:end].decode() if exact else _dumped(metadata)
+            end = self.payload[row] - len(PAYLOAD)
+            metadata = line[begin:end].decode() if exact else json.dumps(metadata, ensure_ascii=False)
         return Message.read(header, line[self.payload[row] : -1].decode(), metadata)
 
     def stale(self) -> set[int]:
@@ -692,30 +465,10 @@ class Index:
 
     def damaged(self, offset: int, why: str) -> DamagedStoreError:
         """The error that names a place of the file."""
-        return DamagedStoreError(f"line {line_at(self.file.fd, offset)} (byte {offset}): {why}")
-
-
-def line_at(fd: int, offset: int) -> int:
-    """The number of the line that an offset lies in, counted from 1."""
-    lines = 1
-    for begin in range(0, offset, _CHUNK):
-        lines += os.pread(fd, min(_CHUNK, offset - begin), begin).count(b"\n")
-    return lines
-
-
-def is_record(line: bytes) -> bool:
-    """Whether a line, without what separates it from the next, is a whole record."""
-    try:
-        record = json.loads(line)
-        return isinstance(record, dict) and "chat" in record and bool(canonical_line(record))
-    except ValueError:
-        return False
-
-
-def document_lines(document: Mapping[str, Any]) -> Iterable[str]:
-    """The lines that a whole document comes to. `ValueError` names a record that is none."""
-    for number, record in enumerate(document["records"], 1):
-        try:
-            yield canonical_line(record)
-        except ValueError as error:
-            raise ValueError(f"record {number} of the file: {error}") from error
+        line = 1
+        for begin in range(0, offset, _CHUNK):
+            line += os.pread(self.file.fd, min(_CHUNK, offset - begin), begin).count(b"\n")
+        return DamagedStoreError(
+            f"{self.file.path} is damaged in line {line} (byte {offset}): {why}; nothing was changed; "
+            "correct or remove that line, or restore the file"
+        )

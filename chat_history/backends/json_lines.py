@@ -1,0 +1,280 @@
+"""What the lines of a JSON file say, and how they are written (docs/json-file.md draws them)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring as quoted
+from typing import Any, Final, NamedTuple
+
+from chat_history.backends.base import ChatRecord, Draft
+
+__all__ = [
+    "CLOSING",
+    "METADATA",
+    "OPENING",
+    "PAYLOAD",
+    "Message",
+    "chat_line",
+    "document_lines",
+    "draft_lines",
+    "head_of",
+    "is_record",
+    "kind_of",
+    "message_line",
+    "split",
+    "stamp",
+]
+
+OPENING: Final = b'{"chat_history": 1, "records": ['
+CLOSING: Final = b"\n]}\n"
+PAYLOAD: Final = b', "payload": '
+METADATA: Final = b', "metadata": '
+
+_NAMES = ("chat", "tenant", "user")
+_KEYS = {
+    *(*_NAMES, "position", "id", "parent", "status", "created_at", "digest"),
+    *("role", "format", "format_version", "text", "metadata", "payload"),
+}
+
+
+def stamp(time: datetime) -> str:
+    """A UTC time as it is written: always as long, so that the order of the strings is the order of the times."""
+    return time.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def head_of(tenant_id: str, user_id: str, chat_id: str) -> str:
+    """How every line about a chat begins."""
+    tenant = f', "tenant": {quoted(tenant_id)}' if tenant_id else ""
+    user = f', "user": {quoted(user_id)}' if user_id else ""
+    return f'{{"chat": {quoted(chat_id)}{tenant}{user}'
+
+
+@lru_cache(maxsize=1024)
+def kind_of(role: str, form: str, version: str = "") -> str:
+    """The part of a line that says whose JSON the payload is."""
+    kind = f'"role": {quoted(role)}, "format": {quoted(form)}'
+    return f'{kind}, "format_version": {quoted(version)}' if version else kind
+
+
+class Message(NamedTuple):
+    """What a message's line says, but for the chat that it begins with."""
+
+    position: int
+    message_id: str
+    parent: str | None
+    status: str
+    role: str
+    format: str
+    format_version: str
+    payload: str
+    text: str | None
+    """None where it is the payload's "content"."""
+    created_at: str
+    metadata: str | None
+    digest: str
+    more: Mapping[str, Any]
+    """What somebody added by hand."""
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], payload: str, metadata: str | None) -> Message:
+        """The message of a line that was read."""
+        return cls(
+            header["position"],
+            header["id"],
+            header.get("parent"),
+            header.get("status", "active"),
+            header["role"],
+            header["format"],
+            header.get("format_version", ""),
+            payload,
+            header.get("text"),
+            header["created_at"],
+            metadata,
+            header["digest"],
+            {} if header.keys() <= _KEYS else {key: value for key, value in header.items() if key not in _KEYS},
+        )
+
+    def replaced(self, draft: Draft) -> Message:
+        """This message with what a draft says."""
+        return self._replace(
+            role=draft.role,
+            format=draft.format,
+            format_version=draft.format_version,
+            payload=draft.payload,
+            text=draft.text,
+            metadata=draft.metadata,
+            digest=draft.digest.hex(),
+        )
+
+    def spoken(self) -> str:
+        """The text, wherever it stands."""
+        if self.text is not None:
+            return self.text
+        payload = json.loads(self.payload)
+        content = payload.get("content") if isinstance(payload, dict) else None
+        return content if isinstance(content, str) else ""
+
+
+def message_line(head: str, message: Message) -> str:
+    """The line of a message."""
+    position, message_id, parent, status, role, form, version, payload, text, created_at, metadata, digest, more = (
+        message
+    )
+    place = "" if status == "active" else f', "status": {quoted(status)}'
+    rest = "".join(f", {quoted(key)}: {json.dumps(more[key], separators=(',', ':'))}" for key in more)
+    rest += _said(role, payload, text, metadata)
+    return _line(
+        head, position, message_id, parent, place, created_at, digest, kind_of(role, form, version), rest, payload
+    )
+
+
+def draft_lines(head: str, drafts: Iterable[Draft], position: int, parent: str | None) -> Iterator[str]:
+    """The lines of the messages that drafts become."""
+    time = created_at = None
+    for message_id, role, form, version, payload, text, digest, created, metadata in drafts:
+        if created is not time:
+            time, created_at = created, stamp(created)
+        kind = kind_of(role, form, version)
+        rest = _said(role, payload, text, metadata)
+        yield _line(head, position, message_id, parent, "", created_at, digest.hex(), kind, rest, payload)
+        position += 1
+        parent = message_id
+
+
+def _line(
+    head: str,
+    position: int,
+    message_id: str,
+    parent: str | None,
+    place: str,
+    created_at: str | None,
+    digest: str,
+    kind: str,
+    rest: str,
+    payload: str,
+) -> str:
+    follows = "" if parent is None else f', "parent": {quoted(parent)}'
+    return (
+        f'{head}, "position": {position}, "id": {quoted(message_id)}{follows}{place}, "created_at": "{created_at}", '
+        f'"digest": "{digest}", {kind}{rest}, "payload": {payload}}}'
+    )
+
+
+def _said(role: str, payload: str, text: str | None, metadata: str | None) -> str:
+    said = "" if text is None or _repeats(text, role, payload) else f', "text": {quoted(text)}'
+    if metadata is None:
+        return said
+    # The payload is found by the first key of that name, so there must be none in the metadata.
+    return f'{said}, "metadata": {metadata if "payload" not in metadata else quoted(metadata)}'
+
+
+def _repeats(text: str, role: str, payload: str) -> bool:
+    """Whether the text is the content of a payload that is a plain message: then the line says it only once."""
+    if '"' in text or "\\" in text:
+        text = quoted(text)[1:-1]
+    return payload == f'{{"role": "{role}", "content": "{text}"}}'
+
+
+def chat_line(
+    head: str,
+    chat: ChatRecord,
+    next_position: int,
+    *,
+    statuses: Sequence[tuple[int, str]] = (),
+    parents: Sequence[tuple[int, str | None]] = (),
+    messages: int = 0,
+) -> str:
+    """The line of a chat as it is after a change, whose `messages` are in the lines that follow."""
+    line = f'{head}, "version": {chat.version}, "message_count": {chat.message_count}, "next_position": {next_position}'
+    if chat.head is not None:
+        line += f', "head": {quoted(chat.head)}'
+    line += f', "created_at": "{stamp(chat.created_at)}", "updated_at": "{stamp(chat.updated_at)}"'
+    if chat.title:
+        line += f', "title": {quoted(chat.title)}'
+    if chat.shared:
+        line += ', "shared": true'
+    if statuses:
+        by_status: dict[str, list[int]] = {}
+        for position, status in statuses:
+            by_status.setdefault(status, []).append(position)
+        line += f', "statuses": {_dumped(by_status)}'
+    if parents:
+        line += f', "parents": {_dumped(parents)}'
+    if messages:
+        line += f', "messages": {messages}'
+    if chat.metadata is not None:
+        line += f', "metadata": {chat.metadata}'
+    return line + "}"
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# Reading lines that need not be laid out as ours are.
+
+
+def split(line: bytes) -> tuple[dict[str, Any], int | None]:
+    """What stands before the payload of a message's line, and where in it the payload begins; all of a chat's line.
+
+    `ValueError` for what is no record, or is laid out in another way than ours.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("not a record")
+    for key in ("created_at", "updated_at"):
+        if key in record and _normal(record[key]) != record[key]:
+            raise ValueError(f"{key} is written in another way")
+    if "position" not in record:
+        if "metadata" in record and next(reversed(record)) != "metadata":
+            raise ValueError("metadata is not the last")
+        return record, None
+    begin = line.find(PAYLOAD)
+    header = json.loads(line[:begin] + b"}")
+    if begin < 0 or len(header) != len(record) - 1:
+        raise ValueError("the payload is not the last")
+    return header, begin + len(PAYLOAD)
+
+
+def document_lines(document: Mapping[str, Any]) -> Iterable[str]:
+    """The lines that a whole document comes to. `ValueError` names a record that is none."""
+    for number, record in enumerate(document["records"], 1):
+        try:
+            yield _line_of(record)
+        except ValueError as error:
+            raise ValueError(f"record {number}: {error}") from error
+
+
+def is_record(line: bytes) -> bool:
+    """Whether a line is a whole record."""
+    try:
+        return bool(_line_of(json.loads(line)))
+    except ValueError:
+        return False
+
+
+def _line_of(record: Mapping[str, Any]) -> str:
+    try:
+        head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"])
+        metadata = _dumped(record["metadata"]) if "metadata" in record else None
+        if "position" in record:
+            if isinstance(record.get("metadata"), str):
+                metadata = record["metadata"]
+            message = Message.read(record, _dumped(record["payload"]), metadata)
+            return message_line(head, message._replace(created_at=_normal(message.created_at)))
+        rest = {key: value for key, value in record.items() if key not in (*_NAMES, "metadata")}
+        rest |= {key: _normal(record[key]) for key in ("created_at", "updated_at")}
+        line = f"{head}, {_dumped(rest)[1:-1]}"
+        return line + (f', "metadata": {metadata}}}' if metadata is not None else "}")
+    except KeyError as error:
+        raise ValueError(f"it has no {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"it is no record ({error})") from error
+
+
+def _normal(time: str) -> str:
+    moment = datetime.fromisoformat(time)
+    return stamp(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
