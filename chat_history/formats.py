@@ -1,15 +1,21 @@
-"""Message formats: the protocol each one keeps, the registry that finds them, and conversion between two of them."""
+"""Message formats: the protocol each one keeps, the registry that finds them, and conversion between two of them.
+
+Any two formats meet in the neutral message, which docs/message-format.md defines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Any, NamedTuple, Protocol
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from .errors import UnknownFormatError
+from .errors import InvalidMessageError, UnknownFormatError
 from .messages import Message
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "Converted",
@@ -21,10 +27,14 @@ __all__ = [
     "convert",
     "get_format",
     "neutral_messages",
+    "readable",
     "recognise",
+    "replayable",
 ]
 
 GROUP = "chat_history.formats"
+USUAL = ("openai", "pydantic_ai")
+"""Asked first whether a message is theirs; no other format is imported as long as they say yes."""
 
 
 class Dumped(NamedTuple):
@@ -120,26 +130,188 @@ class MessageFormat(Protocol):
 
 
 @cache
-def _installed() -> dict[str, Any]:
+def _installed() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 @cache
 def get_format(name: str) -> MessageFormat:
     """The format of that name. `UnknownFormatError` names the installed ones."""
-    raise NotImplementedError
+    entry = _installed().get(name)
+    if entry is None:
+        raise UnknownFormatError(f"no format is named {name!r}; installed are: {', '.join(sorted(_installed()))}")
+    try:
+        return cast(MessageFormat, entry.load())
+    except (ImportError, AttributeError) as error:
+        raise UnknownFormatError(f"the format {name!r} ({entry.value}) cannot be imported: {error}") from error
+
+
+_by_type: dict[type, MessageFormat] = {}
 
 
 def recognise(message: object) -> MessageFormat:
-    """The format of a message. `UnknownFormatError` if no installed format recognises it."""
-    raise NotImplementedError
+    """The format of a message. `UnknownFormatError` if no installed format recognises it.
+
+    `InvalidMessageError` for a dict that says no role.
+    """
+    found = _by_type.get(type(message))
+    if found is not None:
+        return found
+    for form in _formats():
+        if form.recognises(message):
+            if not isinstance(message, dict):
+                _by_type[type(message)] = form
+            return form
+    if isinstance(message, dict):
+        keys = ", ".join(map(repr, message)) or "none"
+        raise InvalidMessageError(
+            f"a message that is a dict needs a 'role' that is a str, as in {{'role': 'user', 'content': 'Hello!'}}; "
+            f"this one has the keys: {keys}"
+        )
+    kind = type(message)
+    hint = "; for several messages there are add_messages and save_messages" if kind in (list, tuple) else ""
+    raise UnknownFormatError(
+        f"{kind.__module__}.{kind.__qualname__} is not a message of any installed format "
+        f"({', '.join(sorted(_installed()))}): give a dict such as {{'role': 'user', 'content': 'Hello!'}}, "
+        f"or a message object of one of these frameworks{hint}"
+    )
+
+
+def _formats() -> Iterator[MessageFormat]:
+    yield from map(get_format, USUAL)
+    yield from (get_format(name) for name in sorted(_installed()) if name not in USUAL)
+
+
+def readable(text: str) -> str:
+    """Text as every store can hold it: NUL and lone surrogates become U+FFFD."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:
-    """The neutral messages of stored ones, each with the index of the source it came from."""
-    raise NotImplementedError
+    """The neutral messages of stored ones, each with the index of the source it came from.
+
+    Each is self-contained: it has a `message_id` and a `created_at`, every tool call has an id (one that is missing
+    is derived from the message's), and a tool result has the id and the name of the call that it answers. Calls and
+    results are matched in order, first in, first out, because ids repeat from turn to turn.
+    """
+    messages = []
+    waiting: list[tuple[str, str]] = []
+    for index, source in enumerate(sources):
+        given_out = 0
+        for message in get_format(source.format).to_neutral(source.payload):
+            message["message_id"] = source.message_id
+            if "created_at" not in message:
+                message["created_at"] = source.created_at.astimezone(UTC).isoformat()
+            if calls := message.get("tool_calls"):
+                known = set()
+                for call in calls:
+                    if not call["id"]:
+                        call["id"] = _derived_id(source.message_id, given_out)
+                        given_out += 1
+                    known.add(call["id"])
+                # An id that is used again can no longer be answered for the first call.
+                waiting = [each for each in waiting if each[0] not in known]
+                waiting += [(call["id"], call[call["type"]]["name"]) for call in calls]
+            elif message["role"] == "tool":
+                _answer(message, waiting)
+            messages.append((index, message))
+    return messages
+
+
+def _derived_id(message_id: str, number: int) -> str:
+    return "call_" + blake2b(f"{message_id} {number}".encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+
+def _answer(result: Message, waiting: list[tuple[str, str]]) -> None:
+    """Match a tool result with the call that it answers."""
+    if call_id := result.get("tool_call_id"):
+        found = [call for call in waiting if call[0] == call_id]
+    else:
+        found = [call for call in waiting if call[1] == result.get("name")] or waiting
+    if found:
+        call = found[0]
+        waiting.remove(call)
+        result["tool_call_id"] = call[0]
+        if not result.get("name"):
+            result["name"] = call[1]
+
+
+INTERRUPTED = "The tool call was interrupted before it gave a result."
+
+
+def replayable(sources: Sequence[Source], target: str) -> list[tuple[int, Message]]:
+    """The neutral messages as a model can be given them, each with the index of the source it belongs to.
+
+    Results stand directly after the calls that they answer. A call that was never answered gets a result with the
+    outcome "interrupted", unless nothing follows it: the run may be resumed. A result that answers no call is marked
+    `orphan`: every `from_neutral` leaves it out and reports it. Nothing is put where a message of the target itself
+    stands, since that one is loaded as it is.
+    """
+    blocks: list[tuple[list[tuple[int, Message]], list[tuple[int, Message]]]] = [([], [])]
+    for each in neutral_messages(sources):
+        if each[1]["role"] != "assistant":
+            blocks[-1][1].append(each)
+        elif blocks[-1][1]:
+            blocks.append(([each], []))
+        else:
+            blocks[-1][0].append(each)
+    native = {index for index, source in enumerate(sources) if source.format == target}
+    replay: list[tuple[int, Message]] = []
+    for number, (answers, others) in enumerate(blocks):
+        replay += answers
+        following = blocks[number + 1][0][0][0] if number + 1 < len(blocks) else None
+        replay += _repaired(answers, others, following, native)
+    return replay
+
+
+def _repaired(
+    answers: list[tuple[int, Message]], others: list[tuple[int, Message]], following: int | None, native: set[int]
+) -> list[tuple[int, Message]]:
+    """What follows one answer of the assistant: the results of its tool calls first, each of them once."""
+    waiting = [(index, message, call) for index, message in answers for call in message.get("tool_calls", ())]
+    results: list[tuple[int, Message]] = []
+    rest: list[tuple[int, Message]] = []
+    for index, message in others:
+        if message["role"] != "tool":
+            rest.append((index, message))
+            continue
+        call_id = message.get("tool_call_id")
+        answered = next((place for place, call in enumerate(waiting) if call[2]["id"] == call_id), None)
+        if answered is None:
+            message["orphan"] = True
+        else:
+            del waiting[answered]
+        if rest and index not in native:  # it moves to the front, and with it to another source
+            index = next((place for place in (answers[-1][0], rest[0][0]) if place not in native), index)
+        results.append((index, message))
+    if waiting and (rest or following is not None):
+        then = rest[0][0] if rest else following
+        for index, message, call in waiting:
+            place = then if index in native and then is not None and then not in native else index
+            results.append((place, _interrupted(message, call)))
+    return results + rest
+
+
+def _interrupted(message: Message, call: dict[str, Any]) -> Message:
+    return {
+        "role": "tool",
+        "tool_call_id": call["id"],
+        "name": call[call["type"]]["name"],
+        "content": INTERRUPTED,
+        "outcome": "interrupted",
+        "message_id": message["message_id"],
+        "created_at": message["created_at"],
+    }
 
 
 def convert(sources: Sequence[Source], target: str) -> Converted:
-    """Stored messages of any formats as objects of one."""
-    raise NotImplementedError
+    """Stored messages of any formats as objects of one, and what they could not carry. Deterministic."""
+    return get_format(target).from_neutral([message for _, message in replayable(sources, target)])

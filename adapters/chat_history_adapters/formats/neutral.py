@@ -1,0 +1,137 @@
+"""What every format needs to read and write neutral messages (docs/message-format.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+from chat_history.formats import Loss
+from chat_history.messages import Message
+
+__all__ = [
+    "Block",
+    "Losses",
+    "answer",
+    "blocks",
+    "compact",
+    "content_parts",
+    "data_url",
+    "media",
+    "media_type_of",
+    "parsed_arguments",
+    "plain_text",
+    "split_data_url",
+]
+
+Block: TypeAlias = tuple[str, Any]
+"""A piece of an assistant's message and where it stands in it: "thinking", "content" or "tool_calls"."""
+
+USUAL_ORDER = {"thinking": 0, "content": 1, "tool_calls": 2}
+
+
+class Losses:
+    """Collects what a conversion could not carry, by message."""
+
+    def __init__(self) -> None:
+        self.found: list[Loss] = []
+        self.message_id = ""
+
+    def of(self, message: Message) -> None:
+        """What is added from now on is of this message."""
+        self.message_id = message.get("message_id", "")
+
+    def add(self, part: str, reason: str) -> None:
+        """One thing that has no place in the target."""
+        self.found.append(Loss(self.message_id, part, reason))
+
+
+def answer(pieces: Iterable[Block]) -> Message:
+    """An assistant's message of these pieces, in order."""
+    message: Message = {"role": "assistant", "content": None}
+    order = []
+    content: list[Any] = []
+    for key, item in pieces:
+        order.append(key)
+        if key == "content":
+            content.append(item)
+        else:
+            message.setdefault(key, []).append(item)
+    if len(content) == 1 and content[0].keys() == {"type", "text"}:
+        message["content"] = content[0]["text"]
+    elif content:
+        message["content"] = content
+    if len(order) > 1 and order != sorted(order, key=USUAL_ORDER.__getitem__):
+        message["order"] = order
+    return message
+
+
+def blocks(message: Message) -> Iterator[Block]:
+    """The pieces of an assistant's message, in the order in which they were said."""
+    pieces: dict[str, list[Any]] = {
+        "thinking": message.get("thinking", []),
+        "content": content_parts(message["content"]),
+        "tool_calls": message.get("tool_calls", []),
+    }
+    if "order" not in message:
+        for key, items in pieces.items():
+            for item in items:
+                yield key, item
+        return
+    waiting = {key: iter(items) for key, items in pieces.items()}
+    for key in message["order"]:
+        yield key, next(waiting[key])
+
+
+def content_parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Content as a list of parts."""
+    if content is None:
+        return []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def plain_text(content: str | list[dict[str, Any]] | None) -> str:
+    """The text in it, a line a part."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content or () if part.get("text"))
+
+
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def parsed_arguments(arguments: str) -> dict[str, Any] | None:
+    """The arguments of a tool call, if they are a JSON object."""
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def media_type_of(kind: str, format: str | None) -> str | None:
+    """The media type of what says only "wav" or "png"."""
+    if not format:
+        return None
+    return f"{kind}/{ {'mp3': 'mpeg', 'jpg': 'jpeg'}.get(format, format) }"
+
+
+def media(media_type: str | None) -> str:
+    """The type of the part that holds such media."""
+    kind = (media_type or "").partition("/")[0]
+    return kind if kind in ("image", "audio", "video") else "file"
+
+
+def split_data_url(url: str) -> tuple[str, str] | None:
+    """Media type and base64 of a data URL, None for any other URL."""
+    if not url.startswith("data:"):
+        return None
+    head, comma, data = url[5:].partition(",")
+    if not comma or not head.endswith(";base64"):
+        return None
+    return head.removesuffix(";base64").partition(";")[0] or "text/plain", data
+
+
+def data_url(part: dict[str, Any]) -> str:
+    """The data URL of a part that holds its bytes."""
+    return f"data:{part.get('media_type') or 'application/octet-stream'};base64,{part['data']}"
