@@ -45,6 +45,17 @@ class Losses:
         """One thing that has no place in the target."""
         self.found.append(Loss(self.message_id, part, reason))
 
+    def no_place(self, index: int, part: dict[str, Any]) -> None:
+        """A part of the content that the target has no slot for."""
+        kind = part["type"]
+        if kind in ("server_tool_call", "server_tool_result"):
+            reason = f"what {part['name']!r} did at the provider is not played back"
+        elif kind == "unknown":
+            reason = f"only {part['format']} knows what it is"
+        else:
+            reason = f"there is no place for {kind}"
+        self.add(f"content[{index}]", reason)
+
 
 def answer(pieces: Iterable[Block]) -> Message:
     """An assistant's message of these pieces, in order."""

@@ -1,0 +1,291 @@
+"""Neutral messages as Pydantic AI's own objects, of whichever line is installed."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from chat_history.formats import Converted
+from chat_history.messages import Message
+
+from .neutral import Losses, blocks, content_parts, plain_text
+from .pydantic_ai_to_neutral import OUTCOMES
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """Builds requests and responses. What stands next to each other is put together, as an agent's run would."""
+
+    def __init__(self) -> None:
+        from pydantic_ai import messages
+
+        self.framework: Any = messages
+        self.is_first_line = not hasattr(messages, "RetryFeedbackPart")
+        self.losses = Losses()
+        self.written: list[Any] = []
+
+    def write(self, messages: Sequence[Message]) -> Converted:
+        for message in messages:
+            self.losses.of(message)
+            if message.get("orphan"):
+                self.losses.add("tool result", "it answers no tool call")
+            elif message["role"] == "assistant":
+                self._response(message)
+            else:
+                self._request(message)
+        return Converted(self.written, self.losses.found)
+
+    def _request(self, message: Message) -> None:
+        time = _time(message)
+        parts = self._request_parts(message, time)
+        if not parts:
+            return
+        last = self.written[-1] if self.written else None
+        if last is not None and last.kind == "request":
+            last.parts.extend(parts)
+            last.timestamp = time
+        else:
+            self.written.append(self.framework.ModelRequest(parts=parts, timestamp=time))
+
+    def _request_parts(self, message: Message, time: datetime) -> list[Any]:
+        role, content = message["role"], message["content"]
+        if role == "tool":
+            return [self._result(message, time)]
+        if role in ("system", "developer"):
+            return self._system(message, time)
+        if role != "user":
+            self.losses.add("role", f"{role!r} has become a user's words")
+        if message.get("name"):
+            self.losses.add("name", "a user's message has no name")
+        if message.get("kind") == "retry":
+            return [self._retry(message, time)]
+        if isinstance(content, str):
+            return [self.framework.UserPromptPart(content=content, timestamp=time)]
+        items = self._items(content_parts(content))
+        return [self.framework.UserPromptPart(content=items, timestamp=time)] if items else []
+
+    def _system(self, message: Message, time: datetime) -> list[Any]:
+        if message["role"] == "developer":
+            self.losses.add("role", "'developer' has become 'system'")
+        if message.get("name"):
+            self.losses.add("name", "a system prompt has no name")
+        content = message["content"]
+        texts = []
+        for index, part in enumerate(content_parts(content)):
+            if part["type"] == "text":
+                texts.append(part["text"])
+            else:
+                self.losses.no_place(index, part)
+        return [self.framework.SystemPromptPart(content=text, timestamp=time) for text in texts]
+
+    def _retry(self, message: Message, time: datetime) -> Any:
+        text = plain_text(message["content"])
+        if self.is_first_line:
+            return self.framework.RetryPromptPart(content=text, timestamp=time)
+        retry = self.framework.RetryInfo(cause="model_retry")
+        return self.framework.RetryFeedbackPart(content=text, retry=retry, timestamp=time)
+
+    def _result(self, message: Message, time: datetime) -> Any:
+        if "value" in message:
+            value = message["value"]
+        elif isinstance(message["content"], list):
+            value = self._items(message["content"])
+            if all(isinstance(item, str) for item in value):
+                value = plain_text(message["content"])
+        else:
+            value = message["content"] or ""
+        name = message.get("name") or "unknown"
+        outcome = message.get("outcome", "ok")
+        call_id = message.get("tool_call_id") or ""
+        if outcome == "retried" and self.is_first_line:
+            text = value if isinstance(value, str) else plain_text(message["content"])
+            return self.framework.RetryPromptPart(content=text, tool_name=name, tool_call_id=call_id, timestamp=time)
+        part = self.framework.ToolReturnPart(tool_name=name, content=value, tool_call_id=call_id, timestamp=time)
+        if outcome != "ok":
+            known = {neutral: own for own, neutral in OUTCOMES.items()}
+            part.outcome = known.get(outcome, "failed")
+            if outcome == "interrupted" and self.is_first_line:
+                part.outcome = "failed"
+        return part
+
+    def _response(self, message: Message) -> None:
+        parts = []
+        for index, (key, item) in enumerate(blocks(message)):
+            if key == "tool_calls":
+                parts.append(self._call(item))
+            elif key == "thinking":
+                parts += self._thinking(item)
+            elif key == "content" and not (item.get("text") == "" and (message.get("tool_calls") or parts)):
+                parts += self._answer_part(index, item)
+        if message.get("name"):
+            self.losses.add("name", "an answer has no name")
+        if not parts:
+            return
+        response = self.framework.ModelResponse(
+            parts=parts,
+            timestamp=_time(message),
+            model_name=message.get("model"),
+            provider_name=message.get("provider"),
+            provider_response_id=message.get("ids", {}).get("response"),
+        )
+        last = self.written[-1] if self.written else None
+        if last is not None and last.kind == "response" and _is_synthetic(last) and _is_synthetic(response):
+            last.parts.extend(parts)
+            return
+        if message.get("finish_reason") in FINISH_REASONS:
+            response.finish_reason = message["finish_reason"]
+        if message.get("usage"):
+            response.usage = _usage(message["usage"])
+        self.written.append(response)
+
+    def _answer_part(self, index: int, part: dict[str, Any]) -> list[Any]:
+        kind = part["type"]
+        if kind == "text":
+            text = self.framework.TextPart(content=part["text"])
+            if part.get("citations"):
+                if hasattr(self.framework, "Citation"):
+                    text.citations = [self._citation(each) for each in part["citations"]]
+                else:
+                    self.losses.add(f"content[{index}].citations", "this release of Pydantic AI has no citations")
+            return [text]
+        if kind == "refusal":
+            self.losses.add(f"content[{index}]", "a refusal has become text")
+            return [self.framework.TextPart(content=part["refusal"])]
+        if kind == "audio" and part.get("transcript"):
+            if "id" in part or "data" in part:
+                self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
+            return [self.framework.TextPart(content=part["transcript"])]
+        binary = self._binary(part) if part.get("data") else None
+        if binary is not None:
+            return [self.framework.FilePart(content=binary)]
+        self.losses.no_place(index, part)
+        return []
+
+    def _citation(self, cited: dict[str, Any]) -> Any:
+        make = self.framework
+        if cited.get("url"):
+            source = make.WebCitationSource(url=cited["url"], title=cited.get("title"))
+        else:
+            source = make.DocumentCitationSource(document_id=cited.get("document_id"), title=cited.get("title"))
+        source.excerpts = list(cited.get("excerpts", ()))
+        start, end = cited.get("start"), cited.get("end")
+        anchor = None
+        if isinstance(start, int) and isinstance(end, int) and 0 <= start < end:
+            kind = make.ContentCitationAnchor if cited.get("anchor") == "content" else make.MarkerCitationAnchor
+            anchor = kind(start=start, end=end)
+        return make.Citation(sources=[source], anchor=anchor)
+
+    def _thinking(self, thought: dict[str, Any]) -> list[Any]:
+        text = thought.get("text") or thought.get("summary") or ""
+        bound = {key: thought[key] for key in ("signature", "ciphertext", "id") if thought.get(key)}
+        if thought.get("format") == "pydantic_ai":
+            own = self.framework.ThinkingPart(content=text, signature=bound.get("signature"), id=bound.get("id"))
+            own.provider_name = thought.get("provider")
+            return [own]
+        for key in bound:
+            self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
+        return [self.framework.ThinkingPart(content=text)] if text else []
+
+    def _call(self, call: dict[str, Any]) -> Any:
+        if call["type"] == "custom":
+            self.losses.add("tool call", "a custom tool's input has become an argument 'input'")
+            args: Any = {"input": call["custom"]["input"]}
+        else:
+            args = call["function"]["arguments"]
+        name = call[call["type"]]["name"]
+        return self.framework.ToolCallPart(tool_name=name, args=args, tool_call_id=call["id"])
+
+    def _items(self, parts: list[dict[str, Any]]) -> list[Any]:
+        items: list[Any] = []
+        for index, part in enumerate(parts):
+            item = self._item(part)
+            if item is None:
+                self.losses.no_place(index, part)
+            else:
+                items.append(item)
+                if part["type"] == "refusal":
+                    self.losses.add(f"content[{index}]", "a refusal has become text")
+        return items
+
+    def _item(self, part: dict[str, Any]) -> Any | None:
+        kind = part["type"]
+        if kind == "text":
+            if "metadata" in part:
+                return self.framework.TextContent(content=part["text"], metadata=part["metadata"])
+            return part["text"]
+        if kind == "refusal":
+            return part["refusal"]
+        if kind == "cache_point":
+            return self.framework.CachePoint(ttl=part["ttl"])
+        if part.get("data"):
+            return self._binary(part)
+        if part.get("url"):
+            make = {
+                "image": self.framework.ImageUrl,
+                "audio": self.framework.AudioUrl,
+                "video": self.framework.VideoUrl,
+                "file": self.framework.DocumentUrl,
+            }.get(kind)
+            return make and make(
+                url=part["url"],
+                media_type=part.get("media_type"),
+                identifier=part.get("identifier"),
+                vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
+            )
+        if part.get("file_id") and part.get("provider") in FILE_PROVIDERS:
+            return self.framework.UploadedFile(
+                file_id=part["file_id"],
+                provider_name=part["provider"],
+                media_type=part.get("media_type"),
+                identifier=part.get("identifier"),
+            )
+        if kind == "audio" and part.get("transcript"):
+            return part["transcript"]
+        return None
+
+    def _binary(self, part: dict[str, Any]) -> Any | None:
+        try:
+            data = b64decode(part["data"], validate=True)
+        except (Base64Error, ValueError):
+            return None
+        binary = self.framework.BinaryContent(
+            data=data,
+            media_type=part.get("media_type") or "application/octet-stream",
+            identifier=part.get("identifier"),
+            vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
+        )
+        return self.framework.BinaryContent.narrow_type(binary)
+
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_call", "error"})
+FILE_PROVIDERS = frozenset(
+    {"anthropic", "openai", "google", "google-cloud", "google-gla", "google-vertex", "bedrock", "xai"}
+)
+
+
+def _is_synthetic(response: Any) -> bool:
+    """Whether a run takes it for no model's own, and merges it with its neighbour."""
+    return response.model_name is None and response.provider_name is None and response.provider_response_id is None
+
+
+def _time(message: Message) -> datetime:
+    """The message's time; any, but always the same, for one that comes straight from `to_neutral`."""
+    return datetime.fromisoformat(message["created_at"]) if "created_at" in message else EPOCH
+
+
+def _usage(usage: dict[str, Any]) -> Any:
+    from dataclasses import fields
+
+    from pydantic_ai.usage import RequestUsage
+
+    own = RequestUsage()
+    for each in fields(own):
+        value = usage.get(each.name)
+        if value and type(value) is type(getattr(own, each.name)):
+            setattr(own, each.name, value)
+    return own
