@@ -1,0 +1,309 @@
+"""The `chat-history` command, as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from chat_history import open_history
+from chat_history.cli import app
+
+HERE = [sys.executable, "-m", "chat_history.cli"]
+MULTIPLY = {"id": "call_1", "type": "function", "function": {"name": "multiply", "arguments": '{"a": 6, "b": 7}'}}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "What is 6 × 7?"}, IMAGE]},
+    {"role": "assistant", "content": None, "tool_calls": [MULTIPLY]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+    {"role": "assistant", "content": "It is 42."},
+]
+
+
+@pytest.fixture(autouse=True)
+def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("CHAT_HISTORY", "POSTGRES_", "DATABASE_URL"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "json", "postgres"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres_url")
+    else:
+        yield {"sqlite": "sqlite:///chats.db", "json": "json:///chats.json"}[request.param]
+
+
+@pytest.fixture
+def store() -> str:
+    """A store with one chat of every kind of message, and one of another owner."""
+    with open_history("chats.json") as history:
+        history.add_messages("sums", CONVERSATION)
+        history.update_chat("sums", title="Sums")
+        history.for_user("ann", tenant_id="acme").add_message("secret", {"role": "user", "content": "psst"})
+    return "chats.json"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HERE, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=120, check=False
+    )
+
+
+def output(*arguments: str) -> str:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# The demo.
+
+
+def test_the_demo_goes_on_in_a_second_process_with_what_the_first_one_stored(url: str) -> None:
+    said = output("demo", "--url", url)
+    first, second = re.findall(r"^Process (\d+) ", said, re.MULTILINE)
+    assert first != second
+    assert re.search(r"loaded its 4 messages", said)
+    # The script's second answer names what only the first process was told.
+    assert "you are Ada. It is 4 °C and raining in Oslo; in Paris it was 18 °C and sunny." in said
+    assert said.index("Hello, I am Ada") < said.index("→ weather(") < said.index("tool weather") < said.index("Oslo?")
+    assert "--url postgresql://" in said
+    with open_history(url) as history:
+        (chat_id,) = [chat.chat_id for chat in history.list_chats(limit=200) if chat.chat_id in said]
+        stored = list(history.iter_messages(chat_id))
+    assert [message.position for message in stored] == list(range(8))
+    assert [message.role for message in stored] == ["user", "assistant", "tool", "assistant"] * 2
+    shown = output("show", chat_id, "--url", url)
+    assert shown.strip() in said
+
+
+def test_the_demo_without_a_url_touches_nothing_but_the_file_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "chat_history.toml").write_text('url = "sqlite:///mine.db"\n')
+    said = run("demo", CHAT_HISTORY_URL="json:///mine.json")
+    assert said.returncode == 0, said.stderr
+    (named,) = re.findall(r"messages are in (\S+chats\.db)", said.stdout)
+    assert {path.name for path in tmp_path.iterdir()} == {"chat_history.toml", Path(named).parent.name}
+    (command,) = re.findall(r"chat-history (show \S+ --url \S+)", said.stdout)
+    assert "you are Ada" in output(*command.split())
+
+
+def test_the_demo_leaves_other_chats_alone(url: str) -> None:
+    with open_history(url) as history:
+        history.add_message("demo", {"role": "user", "content": "mine"})
+    output("demo", "--url", url)
+    output("demo", "--url", url)
+    with open_history(url) as history:
+        assert len([name for name in history.get_all_chat_ids() if name.startswith("demo-")]) == 2
+        assert history.get_chat_history("demo") == [{"role": "user", "content": "mine"}]
+
+
+def test_a_demo_on_a_store_that_cannot_be_opened_is_one_plain_line() -> None:
+    done = run("demo", "--url", "postgresql://user:hunter2@127.0.0.1:1/d?timeout=2")
+    assert done.returncode == 1
+    assert_plain_error(done.stderr)
+    assert "began" not in done.stdout
+
+
+# Looking at a store.
+
+
+def test_list_shows_the_newest_activity_first(store: str) -> None:
+    with open_history(store) as history:
+        history.add_message("later", CONVERSATION[0])
+    lines = output("list", "--url", store).splitlines()
+    assert lines[0].split() == ["chat", "title", "messages", "last", "activity"]
+    assert [line.split()[0] for line in lines[1:]] == ["later", "sums"]
+    assert lines[2].split()[:3] == ["sums", "Sums", "5"]
+    assert "secret" not in "".join(lines)
+
+
+def test_list_of_another_owner(store: str) -> None:
+    lines = output("list", "--url", store, "--user", "ann", "--tenant", "acme", "--json").splitlines()
+    assert [json.loads(line)["chat_id"] for line in lines] == ["secret"]
+
+
+def test_list_says_when_there_are_more_and_all_lists_all(store: str) -> None:
+    with open_history(store) as history:
+        for number in range(450):
+            history.create_chat(f"chat {number}")
+    some = run("list", "--url", store)
+    assert len(some.stdout.splitlines()) == 51
+    assert "--all" in some.stderr
+    every = [json.loads(line)["chat_id"] for line in output("list", "--url", store, "--all", "--json").splitlines()]
+    assert sorted(every) == sorted([*(f"chat {number}" for number in range(450)), "sums"])
+    assert every[0] == "chat 449"
+
+
+def test_a_list_for_a_program_is_not_cut_to_a_width(store: str) -> None:
+    long = "a chat with a long name " * 20
+    with open_history(store) as history:
+        history.create_chat(long)
+    assert long.strip() in output("list", "--url", store)
+
+
+def test_an_empty_store_says_where_it_is() -> None:
+    done = run("list", "--url", "empty.db")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "empty.db" in done.stderr
+
+
+def test_show_reads_as_a_conversation(store: str) -> None:
+    assert output("show", "sums", "--url", store) == (
+        "system\nBe brief.\n\n"
+        "user\nWhat is 6 × 7?\n[image]\n\n"
+        'assistant\n→ multiply({"a": 6, "b": 7})\n\n'
+        "tool multiply\n42\n\n"
+        "assistant\nIt is 42.\n\n"
+    )
+
+
+def test_show_last_shows_the_newest(store: str) -> None:
+    assert output("show", "sums", "--url", store, "--last", "1") == "assistant\nIt is 42.\n\n"
+
+
+def test_show_for_scripts_holds_the_payload_as_it_is_stored(store: str) -> None:
+    with open_history(store) as history:
+        stored = history.add_message("sums", {"content": "7 × 7?", "role": "user", "scale": 1e2})
+    lines = output("show", "sums", "--url", store, "--json").splitlines()
+    assert [json.loads(line)["payload"] for line in lines[:5]] == CONVERSATION
+    assert lines[-1].endswith(f'"payload": {stored.payload}}}')
+    assert json.loads(lines[-1])["message_id"] == stored.message_id
+
+
+def test_show_of_pydantic_ai_messages_and_dicts_in_one_chat(store: str) -> None:
+    from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
+
+    with open_history(store) as history:
+        history.add_messages("sums", [ModelRequest([UserPromptPart("And 7 × 8?")]), ModelResponse([TextPart("56.")])])
+    assert output("show", "sums", "--url", store, "--last", "3") == (
+        "assistant\nIt is 42.\n\nuser\nAnd 7 × 8?\n\nassistant\n56.\n\n"
+    )
+
+
+def test_a_message_cannot_change_the_terminal(store: str) -> None:
+    with open_history(store) as history:
+        history.add_message(
+            "a\x1b]0;b\nc", {"role": "user", "content": "\x1b[31mred\x07 \x9b2J\ttab\nline [bold]x[/bold]"}
+        )
+    shown = output("show", "a\x1b]0;b\nc", "--url", store)
+    assert shown == "user\n␛[31mred␇ �2J   tab\nline [bold]x[/bold]\n\n"
+    assert "a␛]0;b␊c" in output("list", "--url", store)
+
+
+def test_path_prints_where_the_data_is(url: str) -> None:
+    place = output("path", "--url", url).strip()
+    assert json.loads(output("path", "--url", url, "--json")) == {"location": place}
+    with open_history(url) as history:
+        assert place == history.location
+
+
+def test_without_a_url_the_environment_says_which_store(store: str) -> None:
+    done = run("path", CHAT_HISTORY_URL=store)
+    assert done.stdout.strip().endswith(store)
+    assert output("path").strip().endswith("chat_history.db")
+
+
+def test_a_long_chat_is_shown_piece_by_piece_with_a_bar_only_where_a_person_sees_it(store: str) -> None:
+    with open_history(store) as history:
+        history.add_messages("long", [{"role": "user", "content": f"number {n}"} for n in range(1000)])
+    done = run("show", "long", "--url", store)
+    assert done.stdout.split("\n\n")[:-1] == [f"user\nnumber {n}" for n in range(1000)]
+    assert done.stderr == ""
+    terminal, end = pty.openpty()
+    with open("shown.txt", "w") as shown:
+        subprocess.run([*HERE, "show", "long", "--url", store], stdout=shown, stderr=end, timeout=60, check=True)
+    os.close(end)
+    assert "messages" in os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert Path("shown.txt").read_text() == done.stdout
+
+
+# How it ends.
+
+
+def assert_plain_error(text: str) -> None:
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "no such chat", "--url", "memory:"],
+        ["show", "", "--url", "memory:"],
+        ["list", "--url", "mysql://user:hunter2@h/d"],
+        ["list", "--url", "postgresql://user:hunter2@h:port/d"],
+        ["path", "--url", "missing.toml"],
+        ["path", "--url", "no/such/directory/at/all\0.db"],
+        ["path", "--url", "/dev/null/chats.db"],
+        ["path", "--url", "/dev/null/chats.json"],
+    ],
+)
+def test_an_error_of_ours_is_one_plain_line_and_exit_code_1(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert_plain_error(done.stderr)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show"], ["list", "--limit", "0"], ["show", "x", "--last", "-1"], ["list", "--colour"], ["remove"]],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["list", "show", "path", "demo"])
+def test_every_command_has_help_and_takes_a_url(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    assert "--url" in done.stdout
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert output("--version").strip() == version("agent-chat-history")
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_reader_that_has_enough_is_not_an_error(store: str, extra: list[str]) -> None:
+    with open_history(store) as history:
+        history.add_messages("long", [{"role": "user", "content": "word " * 100} for _ in range(1000)])
+    process = subprocess.Popen(
+        [*HERE, "show", "long", "--url", store, *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    complaint = process.stderr.read()
+    assert (process.wait(60), complaint) == (0, b"")
+    process.stderr.close()
+
+
+def test_a_warning_is_one_plain_line_too(store: str) -> None:
+    path = Path(store)
+    path.write_bytes(path.read_bytes()[:-20])
+    done = run("show", "sums", "--url", store)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: ")
+    assert done.stderr.count("\n") == 1
