@@ -291,13 +291,14 @@ class ChatHistory:
         tool's result may come without its call.
         """
         key = self._key(chat_id)
-        if last == 0:
-            return []
+        backend = self._backend()
         limit = None if last is None else checked_count(last, "last", least=0)
-        rows = self._backend().read_payloads(key, limit=limit, newest=True)
+        if limit == 0:
+            return []
+        rows = backend.read_payloads(key, limit=limit, newest=True)
         if all(row[2] == DICTS for row in rows):
             return [json.loads(row[3]) for row in rows]
-        return [message for _, message in self._shown(self._backend().read(key, limit=limit, newest=True))]
+        return [message for _, message in self._shown(backend.read(key, limit=limit, newest=True))]
 
     def _shown(self, records: Sequence[Record]) -> Iterator[tuple[Record, Message]]:
         """Records as dicts: what was added as a dict is that dict."""
