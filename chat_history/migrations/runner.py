@@ -1,0 +1,198 @@
+"""Bring a database's tables up to date, one recorded step at a time.
+
+A step is a module `v{NNN}_{name}.py` with `VERSION`, `up(conn, *, dialect)` and `down(conn, *, dialect)`, where conn is
+the driver's own connection and dialect "sqlite" or "postgres". Ours run first, then those of the integrator's package,
+recorded as `ext:NNN`. A step and its record share one transaction, under a lock, so any number of processes may open
+the same empty database at once. A step must leave the transaction to the runner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, NamedTuple
+
+from chat_history.errors import ConfigError, NewerStoreError, StorageError
+
+__all__ = ["Step", "migrate", "steps", "undo"]
+
+RECORDED = "SELECT version, name FROM {schema}schema_migrations"
+RECORD = {
+    "sqlite": "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?, ?, ?)",
+    "postgres": "INSERT INTO schema_migrations (version, name, applied_at) VALUES (%s, %s, %s)",
+}
+FORGET = {
+    "sqlite": "DELETE FROM schema_migrations WHERE version = ?",
+    "postgres": "DELETE FROM schema_migrations WHERE version = %s",
+}
+CREATE = (
+    "CREATE TABLE IF NOT EXISTS schema_migrations (version TEXT PRIMARY KEY, name TEXT NOT NULL, applied_at {time})"
+)
+TIME = {"sqlite": "TEXT NOT NULL", "postgres": "TIMESTAMPTZ NOT NULL"}
+BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgres": "BEGIN"}
+LOCK = "LOCK TABLE schema_migrations IN SHARE ROW EXCLUSIVE MODE"
+CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
+USE_SCHEMA = "SET LOCAL search_path TO {schema}"
+
+# Whose tables are these? A file is one application's; in a shared database only our own names matter.
+FOREIGN = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'",
+    "postgres": """
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema() AND c.relname IN ('chats', 'messages')
+""",
+}
+
+MISSING = {"42P01", "3F000"}
+"""SQLSTATE: no such table, no such schema."""
+RACED = {"23505", "42P06", "42P07", "42710", "40001", "40P01", "XX000"}
+"""SQLSTATE: somebody else created the same thing at the same moment, which `IF NOT EXISTS` does not see."""
+ATTEMPTS = 20
+
+
+class Step(NamedTuple):
+    """One migration: the version it is recorded as, its name, and where its module is."""
+
+    version: str
+    name: str
+    module: str
+
+
+@cache
+def steps(package: str | None = None) -> tuple[Step, ...]:
+    """All steps in the order in which they run: ours, then those of the integrator's package."""
+    ours = _steps_in(__package__ or "", "")
+    return ours if package is None else ours + _steps_in(package, "ext:")
+
+
+def migrate(conn: Any, *, dialect: str, place: str, package: str | None = None, schema: str | None = None) -> None:
+    """Run the steps that this database still needs; one quick query if there are none.
+
+    conn must be in autocommit mode. place says where this is, for errors. schema: a quoted Postgres schema, created
+    if it is missing. `NewerStoreError` if a newer release was here before, `StorageError` if another application was.
+    """
+    if _pending(_recorded(conn, schema, place), package, place):
+        for _ in range(len(steps(package)) + ATTEMPTS):
+            if not _run_one(conn, dialect, place, package, schema):
+                return
+        raise StorageError(f"{place}: others keep changing the tables; try again when they are done")
+
+
+def undo(conn: Any, *, dialect: str, place: str, package: str | None = None, schema: str | None = None) -> str | None:
+    """Take back the newest step, and what it made with it: its version, None if there is none left."""
+    with _transaction(conn, dialect, schema):
+        recorded = _recorded(conn, None, place)
+        for step in reversed(steps(package)):
+            if step.version in recorded:
+                _module(step).down(conn, dialect=dialect)
+                conn.execute(FORGET[dialect], (step.version,))
+                return step.version
+    return None
+
+
+def _run_one(conn: Any, dialect: str, place: str, package: str | None, schema: str | None) -> bool:
+    """Run the first step that is missing; False if none is."""
+    try:
+        # Asked first, because who may not create schemas can still use one that is there.
+        if schema is not None and conn.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone()[0] is None:
+            conn.execute(CREATE_SCHEMA.format(schema=schema))
+        with _transaction(conn, dialect, schema):
+            recorded = _recorded(conn, None, place)
+            pending = _pending(recorded, package, place)
+            if not pending:
+                return False
+            if not recorded:
+                _refuse_others(conn, dialect, place)
+            step = pending[0]
+            _module(step).up(conn, dialect=dialect)
+            conn.execute(RECORD[dialect], (step.version, step.name, datetime.now(UTC).isoformat()))
+    except Exception as error:
+        if getattr(error, "sqlstate", None) not in RACED:
+            raise
+    return True
+
+
+@contextmanager
+def _transaction(conn: Any, dialect: str, schema: str | None) -> Iterator[None]:
+    """A transaction in which nobody else migrates: SQLite has one writer, in Postgres the records are locked."""
+    conn.execute(BEGIN[dialect])
+    try:
+        if schema is not None:
+            conn.execute(USE_SCHEMA.format(schema=schema))
+        conn.execute(CREATE.format(time=TIME[dialect]))
+        if dialect == "postgres":
+            conn.execute(LOCK)
+        yield
+        conn.execute("COMMIT")
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+
+
+def _recorded(conn: Any, schema: str | None, place: str) -> dict[str, str]:
+    """The recorded steps by version; empty if there is no table of them yet."""
+    try:
+        return dict(conn.execute(RECORDED.format(schema=f"{schema}." if schema else "")).fetchall())
+    except Exception as error:
+        if getattr(error, "sqlstate", None) in MISSING or "no such table" in str(error):
+            return {}
+        if getattr(error, "sqlstate", None) == "42703" or "no such column" in str(error):
+            raise StorageError(_not_ours(place, ["schema_migrations"])) from error
+        raise
+
+
+def _pending(recorded: dict[str, str], package: str | None, place: str) -> list[Step]:
+    known = steps(package)
+    versions = {step.version for step in known}
+    for version in sorted(recorded):
+        is_ours = not version.startswith("ext:")
+        if version not in versions and (is_ours or package is not None):
+            newest = [step.version for step in known if step.version.startswith("ext:") != is_ours]
+            raise NewerStoreError(
+                f"{place} was written by a newer release: its tables are at version {version}, and this release knows "
+                f"them up to {newest[-1] if newest else 'none'}; upgrade {'agent-chat-history' if is_ours else package}"
+            )
+    return [step for step in known if step.version not in recorded]
+
+
+def _refuse_others(conn: Any, dialect: str, place: str) -> None:
+    names = sorted({row[0] for row in conn.execute(FOREIGN[dialect]).fetchall()} - {"schema_migrations"})
+    if names:
+        raise StorageError(_not_ours(place, names))
+
+
+def _not_ours(place: str, names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return (
+        f"{place} already holds tables of another application ({shown}), and nothing was changed; "
+        "use another file, database or schema for chat_history"
+    )
+
+
+def _steps_in(package: str, prefix: str) -> tuple[Step, ...]:
+    try:
+        folders = import_module(package).__path__
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"migrations: {package!r} is not a package that can be imported ({error}); "
+            "name one with modules like v001_tables.py"
+        ) from error
+    found = [
+        Step(prefix + match[1], match[2], f"{package}.{module.name}")
+        for module in iter_modules(folders)
+        if (match := re.fullmatch(r"v(\d{3,})_(\w+)", module.name))
+    ]
+    return tuple(sorted(found))
+
+
+def _module(step: Step) -> Any:
+    module = import_module(step.module)
+    number = int(step.version.removeprefix("ext:"))
+    if int(getattr(module, "VERSION", -1)) != number:
+        raise ConfigError(f"migrations: {step.module} must say VERSION = {number}, as its name does")
+    return module
