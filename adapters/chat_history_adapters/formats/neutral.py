@@ -122,7 +122,7 @@ def parsed_arguments(arguments: str) -> dict[str, Any] | None:
 
 def media_type_of(kind: str, format: str | None) -> str | None:
     """The media type of what says only "wav" or "png"."""
-    if not format:
+    if not isinstance(format, str) or not format:
         return None
     return f"{kind}/{ {'mp3': 'mpeg', 'jpg': 'jpeg'}.get(format, format) }"
 

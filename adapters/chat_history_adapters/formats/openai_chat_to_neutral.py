@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from chat_history.messages import Message
@@ -24,20 +25,15 @@ OTHERS_NAMED = frozenset({"role", "content", "name"})
 
 def to_neutral(message: dict[str, Any]) -> Message:
     """A message of the same role. What is not built as the API has it is kept raw."""
-    try:
-        return _neutral(message)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return {"role": message["role"], "content": [_unknown(message)]}
-
-
-def _neutral(message: dict[str, Any]) -> Message:
     role = "tool" if message["role"] == "function" else message["role"]
     content = message.get("content")
     neutral: Message
     if role == "assistant":
         neutral = answer(_pieces(message))
     elif role == "tool":
-        neutral = {"role": role, "tool_call_id": message.get("tool_call_id"), "content": _content(content)}
+        call_id = message.get("tool_call_id")
+        neutral = {"role": role, "tool_call_id": call_id if isinstance(call_id, str) else None}
+        neutral["content"] = _content(content)
     else:
         neutral = {"role": role, "content": _content(content)}
     if isinstance(message.get("name"), str):
@@ -54,9 +50,20 @@ def _content(content: Any) -> Any:
         return content
     if content is None:
         return []
-    if isinstance(content, list):
-        return [_part(part) for part in content]
-    return [_unknown(content)]
+    return [_or_unknown(_part, part) for part in (content if isinstance(content, list) else [content])]
+
+
+def _or_unknown(make: Callable[[Any], dict[str, Any]], raw: Any) -> dict[str, Any]:
+    try:
+        return make(raw)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return {"type": "unknown", "format": "openai", "raw": raw}
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a str")
+    return value
 
 
 def _pieces(message: dict[str, Any]) -> list[Block]:
@@ -66,64 +73,67 @@ def _pieces(message: dict[str, Any]) -> list[Block]:
         if isinstance(thought, str) and thought:
             pieces.append(("thinking", {"text": thought, "format": "openai"}))
             break
-    content = _content(message.get("content"))
-    for part in content_parts(content):
-        if part.get("type") == "text" and not part.get("text") and message.get("tool_calls"):
-            continue
-        pieces.append(("content", part))
-    annotations = message.get("annotations")
-    if annotations:
-        _cite(pieces, annotations)
+    content = content_parts(_content(message.get("content")))
+    if message.get("tool_calls") and content == [{"type": "text", "text": ""}]:
+        content = []
+    _cite(content, message.get("annotations"))
+    pieces += [("content", part) for part in content]
     if message.get("refusal"):
-        pieces.append(("content", {"type": "refusal", "refusal": message["refusal"]}))
+        pieces.append(("content", _or_unknown(_refusal, message["refusal"])))
     if message.get("audio"):
-        pieces.append(("content", _audio(message["audio"])))
-    for call in message.get("tool_calls") or ():
-        pieces.append(("tool_calls", _call(call)))
+        pieces.append(("content", _or_unknown(_audio, message["audio"])))
+    calls = message.get("tool_calls") or []
+    calls = [*calls] if isinstance(calls, list) else [calls]
     if message.get("function_call"):
-        pieces.append(("tool_calls", _call({"id": None, "type": "function", "function": message["function_call"]})))
+        calls.append({"function": message["function_call"]})
+    for call in calls:
+        made = _or_unknown(_call, call)
+        pieces.append(("content" if made["type"] == "unknown" else "tool_calls", made))
     return pieces
 
 
-def _cite(pieces: list[Block], annotations: list[Any]) -> None:
-    for key, part in pieces:
-        if key == "content" and part.get("type") == "text":
-            part["citations"] = [_citation(each) for each in annotations]
+def _cite(content: list[dict[str, Any]], annotations: Any) -> None:
+    """Put citations, which the API has beside the content, to the text that they are of."""
+    if not isinstance(annotations, list) or not annotations:
+        return
+    for part in content:
+        if part["type"] == "text":
+            part["citations"] = [_or_unknown(_citation, each) for each in annotations]
             return
 
 
 def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
-    cited = annotation.get("url_citation")
-    if annotation.get("type") != "url_citation" or not isinstance(cited, dict):
-        return {"raw": annotation}
-    citation = {key: cited[key] for key in ("url", "title") if cited.get(key)}
-    span = {"start": cited.get("start_index"), "end": cited.get("end_index")}
-    return {**citation, **span, "unit": "characters", "anchor": "marker"}
+    cited = annotation["url_citation"]
+    citation = {"url": _string(cited["url"]), "start": cited.get("start_index"), "end": cited.get("end_index")}
+    if cited.get("title"):
+        citation["title"] = _string(cited["title"])
+    return {**citation, "unit": "characters", "anchor": "marker"}
+
+
+def _refusal(refusal: Any) -> dict[str, Any]:
+    return {"type": "refusal", "refusal": _string(refusal)}
 
 
 def _audio(audio: dict[str, Any]) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "audio", "provider": "openai"}
-    part |= {key: audio[key] for key in ("id", "data", "transcript", "expires_at") if audio.get(key) is not None}
+    part |= {key: _string(audio[key]) for key in ("id", "data", "transcript") if audio.get(key) is not None}
+    if audio.get("expires_at") is not None:
+        part["expires_at"] = audio["expires_at"]
     return part
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
+    call_id = call.get("id")
+    neutral: dict[str, Any] = {"id": call_id if isinstance(call_id, str) else None}
     if call.get("type") == "custom":
         custom = call["custom"]
-        return {
-            "id": call.get("id"),
-            "type": "custom",
-            "custom": {"name": custom["name"], "input": custom.get("input") or ""},
-        }
+        tool = {"name": _string(custom["name"]), "input": _string(custom.get("input") or "")}
+        return {**neutral, "type": "custom", "custom": tool}
     function = call["function"]
     arguments = function.get("arguments")
     if not isinstance(arguments, str):  # some servers send the object itself
         arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
-    neutral: dict[str, Any] = {
-        "id": call.get("id"),
-        "type": "function",
-        "function": {"name": function["name"], "arguments": arguments},
-    }
+    neutral |= {"type": "function", "function": {"name": _string(function["name"]), "arguments": arguments}}
     parsed = parsed_arguments(arguments)
     if parsed is not None:
         neutral["parsed"] = parsed
@@ -133,30 +143,29 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 def _part(part: Any) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    if not isinstance(part, dict):
-        return _unknown(part)
-    kind = part.get("type")
-    if kind in ("text", "refusal") and isinstance(part.get(kind), str):
-        return {"type": kind, kind: part[kind]}
+    kind = part["type"]
+    if kind in ("text", "refusal"):
+        return {"type": kind, kind: _string(part[kind])}
     if kind == "image_url":
         image = part["image_url"]
         image = {"url": image} if isinstance(image, str) else image
-        neutral = _located("image", image["url"])
+        neutral = _located("image", _string(image["url"]))
         if image.get("detail"):
-            neutral["detail"] = image["detail"]
+            neutral["detail"] = _string(image["detail"])
         return neutral
     if kind == "input_audio":
         audio = part["input_audio"]
-        return {"type": "audio", "data": audio["data"], "media_type": media_type_of("audio", audio.get("format"))}
+        media_type = media_type_of("audio", audio.get("format"))
+        return {"type": "audio", "data": _string(audio["data"]), "media_type": media_type}
     if kind == "file":
         file = part["file"]
-        neutral = _located("file", file["file_data"]) if file.get("file_data") else {"type": "file"}
+        neutral = _located("file", _string(file["file_data"])) if file.get("file_data") else {"type": "file"}
         if file.get("file_id"):
-            neutral |= {"file_id": file["file_id"], "provider": "openai"}
+            neutral |= {"file_id": _string(file["file_id"]), "provider": "openai"}
         if file.get("filename"):
-            neutral["name"] = file["filename"]
+            neutral["name"] = _string(file["filename"])
         return neutral
-    return _unknown(part)
+    raise TypeError(f"{kind!r} is not a content part of Chat Completions")
 
 
 def _located(kind: str, url: str) -> dict[str, Any]:
@@ -165,7 +174,3 @@ def _located(kind: str, url: str) -> dict[str, Any]:
         return {"type": kind, "url": url}
     media_type, data = split
     return {"type": kind, "data": data, "media_type": media_type}
-
-
-def _unknown(raw: Any) -> dict[str, Any]:
-    return {"type": "unknown", "format": "openai", "raw": raw}

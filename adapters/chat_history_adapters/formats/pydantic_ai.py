@@ -54,7 +54,9 @@ class PydanticAI:
         try:
             role, text = _role_and_text(message)
         except (AttributeError, TypeError) as error:
-            raise InvalidMessageError(f"Pydantic AI cannot read back this {type(message).__name__}: {error}") from error
+            raise InvalidMessageError(
+                f"this {type(message).__name__} is not made as Pydantic AI says: {error}"
+            ) from error
         return Dumped(payload, role, readable(text))
 
     def load(self, payloads: Sequence[str]) -> list[Any]:
@@ -147,14 +149,18 @@ def _dump_anyway(message: Any, error: Exception) -> str:
         payload = _adapter().serializer.to_json(message, warnings=False).decode()
     except (ValueError, RecursionError, TypeError, AttributeError):
         raise InvalidMessageError(
-            f"Pydantic AI cannot write this {name} as JSON: {error}; "
+            f"Pydantic AI cannot write this {name} as JSON: {_brief(error)}; "
             "put text, numbers, lists and dicts in place of what is named there"
         ) from error
     try:
         _adapter().validator.validate_json(payload)
     except ValueError:
-        raise InvalidMessageError(f"Pydantic AI could not read this {name} back: {error}") from error
+        raise InvalidMessageError(f"Pydantic AI could not read this {name} back: {_brief(error)}") from error
     return payload
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 # ---- role and text
@@ -205,7 +211,12 @@ def _value_text(value: Any) -> str:
         return value
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_described)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_described)
+    except (TypeError, ValueError, RecursionError):
+        from pydantic_core import to_json
+
+        return to_json(value, bytes_mode="base64", serialize_unknown=True).decode()
 
 
 def _described(value: Any) -> Any:
@@ -215,7 +226,7 @@ def _described(value: Any) -> Any:
         return f"[{media_type}]"
     from pydantic_core import to_jsonable_python
 
-    return to_jsonable_python(value, serialize_unknown=True)
+    return to_jsonable_python(value, bytes_mode="base64", serialize_unknown=True)
 
 
 # ---- what tells a message from others

@@ -147,10 +147,7 @@ class Writer:
         if kind == "text":
             text = self.framework.TextPart(content=part["text"])
             if part.get("citations"):
-                if hasattr(self.framework, "Citation"):
-                    text.citations = [self._citation(each) for each in part["citations"]]
-                else:
-                    self.losses.add(f"content[{index}].citations", "this release of Pydantic AI has no citations")
+                self._cite(text, part["citations"], index)
             return [text]
         if kind == "refusal":
             self.losses.add(f"content[{index}]", "a refusal has become text")
@@ -165,13 +162,24 @@ class Writer:
         self.losses.no_place(index, part)
         return []
 
+    def _cite(self, text: Any, citations: list[dict[str, Any]], index: int) -> None:
+        if self.is_first_line:
+            self.losses.add(f"content[{index}].citations", "this release of Pydantic AI has no citations")
+            return
+        text.citations = [self._citation(each) for each in citations if "url" in each or "document_id" in each] or None
+        if len(text.citations or ()) < len(citations):
+            self.losses.add(f"content[{index}].citations", "one that names neither a URL nor a document")
+
     def _citation(self, cited: dict[str, Any]) -> Any:
         make = self.framework
-        if cited.get("url"):
-            source = make.WebCitationSource(url=cited["url"], title=cited.get("title"))
-        else:
-            source = make.DocumentCitationSource(document_id=cited.get("document_id"), title=cited.get("title"))
-        source.excerpts = list(cited.get("excerpts", ()))
+        excerpts = list(cited.get("excerpts", ()))
+        source = (
+            make.WebCitationSource(url=cited["url"], title=cited.get("title"), excerpts=excerpts)
+            if "url" in cited
+            else make.DocumentCitationSource(
+                document_id=cited["document_id"], title=cited.get("title"), excerpts=excerpts
+            )
+        )
         start, end = cited.get("start"), cited.get("end")
         anchor = None
         if isinstance(start, int) and isinstance(end, int) and 0 <= start < end:
@@ -230,12 +238,7 @@ class Writer:
                 "video": self.framework.VideoUrl,
                 "file": self.framework.DocumentUrl,
             }.get(kind)
-            return make and make(
-                url=part["url"],
-                media_type=part.get("media_type"),
-                identifier=part.get("identifier"),
-                vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
-            )
+            return make and self._at_url(make, part)
         if part.get("file_id") and part.get("provider") in FILE_PROVIDERS:
             return self.framework.UploadedFile(
                 file_id=part["file_id"],
@@ -246,6 +249,19 @@ class Writer:
         if kind == "audio" and part.get("transcript"):
             return part["transcript"]
         return None
+
+    def _at_url(self, make: Any, part: dict[str, Any]) -> Any:
+        file = make(
+            url=part["url"],
+            media_type=part.get("media_type"),
+            identifier=part.get("identifier"),
+            vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
+        )
+        try:
+            _ = file.media_type
+        except ValueError:  # 1.107 cannot write a URL whose media type it can only guess
+            file._media_type = UNKNOWN_TYPES[part["type"]]
+        return file
 
     def _binary(self, part: dict[str, Any]) -> Any | None:
         try:
@@ -262,6 +278,12 @@ class Writer:
 
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+UNKNOWN_TYPES = {
+    "image": "image/jpeg",
+    "audio": "audio/mpeg",
+    "video": "video/mp4",
+    "file": "application/octet-stream",
+}
 FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_call", "error"})
 FILE_PROVIDERS = frozenset(
     {"anthropic", "openai", "google", "google-cloud", "google-gla", "google-vertex", "bedrock", "xai"}
@@ -274,8 +296,11 @@ def _is_synthetic(response: Any) -> bool:
 
 
 def _time(message: Message) -> datetime:
-    """The message's time; any, but always the same, for one that comes straight from `to_neutral`."""
-    return datetime.fromisoformat(message["created_at"]) if "created_at" in message else EPOCH
+    """The message's time; any, but always the same, where it has none that can be read."""
+    try:
+        return datetime.fromisoformat(message["created_at"])
+    except (KeyError, TypeError, ValueError):
+        return EPOCH
 
 
 def _usage(usage: dict[str, Any]) -> Any:
