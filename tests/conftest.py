@@ -1,0 +1,5 @@
+"""What all tests share."""
+
+from stores import store
+
+__all__ = ["store"]

@@ -1,0 +1,61 @@
+"""The table of stores: what is true of one backend is tested on all of these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from chat_history import ChatHistory
+from chat_history.backends.base import Backend
+
+pytest.register_assert_rewrite("chat_history.testing")
+
+ALL = ("json", "sqlite", "relaxed", "memory", "postgres")
+DURABLE = ("json", "sqlite", "postgres")
+"""Those that other processes can open, and that lose nothing."""
+
+
+class Store(NamedTuple):
+    """A place to keep chats in. Any process that is handed it can open it."""
+
+    kind: str
+    place: str
+    schema: str = ""
+
+    @property
+    def in_memory(self) -> bool:
+        return self.kind == "memory"
+
+    def backend(self) -> Backend:
+        """The store, opened again."""
+        if self.kind == "json":
+            from chat_history.backends.json_file import JSONBackend
+
+            return JSONBackend(self.place)
+        if self.kind == "postgres":
+            from chat_history.backends.postgres import PostgresBackend
+
+            return PostgresBackend(self.place, schema=self.schema)
+        from chat_history.backends.sqlite import SQLiteBackend
+
+        return SQLiteBackend(self.place, durability="relaxed" if self.kind == "relaxed" else "full")
+
+    def open(self) -> ChatHistory:
+        return ChatHistory(self.backend())
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A new store of the kind that `on` named."""
+    kind: str = request.param
+    if kind == "postgres":
+        return Store(kind, request.getfixturevalue("postgres_url"), f"s{uuid4().hex}")
+    return Store(kind, ":memory:" if kind == "memory" else str(tmp_path / "chats"))
+
+
+def on(*kinds: str) -> pytest.MarkDecorator:
+    """Runs a test, or those of a class, on each of these kinds of store."""
+    return pytest.mark.parametrize("store", kinds, indirect=True)
