@@ -152,6 +152,8 @@ def _known_exactly(digests: Sequence[bytes], stored: Sequence[bytes], aliases: A
     found = Alignment(0, common_prefix(digests, stored)) if whole else align(digests, stored)
     if found.end < len(stored) or not found.kept or found.known not in ends:
         return None
+    if found.start and (stored.count(digests[0]) > 1 or not set(stored).isdisjoint(digests[found.known :])):
+        return None  # messages repeat, and part by part another place may agree with more
     return ends.index(found.known) + 1
 
 
@@ -160,7 +162,7 @@ def _likely_start(digests: Sequence[bytes], stored: Sequence[bytes]) -> int:
     places = {one: index for index, one in enumerate(stored)}
     for index, each in enumerate(digests):
         if each in places:
-            return max(0, places[each] - 4 * index - 16)
+            return max(0, places[each] - 4 * index - 16) if stored.count(each) == 1 else 0
     return 0
 
 

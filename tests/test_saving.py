@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from pydantic_ai.messages import (
     SystemPromptPart,
     TextPart,
     ToolCallPart,
-    ToolReturnPart,
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from chat_history import ChatHistory, ChatHistoryWarning, MessageStatus, VersionConflictError
+from chat_history.backends.base import Change, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.sqlite import SQLiteBackend
+from chat_history.messages import new_ids
+from chat_history.saving import digest
 
 SAMPLES = Path(__file__).parent / "data" / "messages"
 
@@ -59,7 +62,9 @@ def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     """Calls the tool for a question about the weather, and answers everything else in words."""
     last = messages[-1].parts[-1]
     if isinstance(last, UserPromptPart) and "weather" in str(last.content):
-        return ModelResponse(parts=[ToolCallPart("weather", {"city": "Paris"}), ToolCallPart("weather", '{"city":"Rome"}')])
+        return ModelResponse(
+            parts=[ToolCallPart("weather", {"city": "Paris"}), ToolCallPart("weather", '{"city":"Rome"}')]
+        )
     return ModelResponse(parts=[TextPart(f"answer to: {getattr(last, 'content', '')}")])
 
 
@@ -100,7 +105,9 @@ def test_two_hundred_turns_store_each_message_once_with_stable_ids(
     messages: list[ModelMessage] = []
     before: list[str] = []
     for turn in range(200):
-        messages = agent.run_sync(f"weather {turn}" if turn % 3 else f"q{turn}", message_history=messages).all_messages()
+        messages = agent.run_sync(
+            f"weather {turn}" if turn % 3 else f"q{turn}", message_history=messages
+        ).all_messages()
         new = history.save_messages("c", messages)
         now = ids(history)
         assert now[: len(before)] == before
@@ -256,7 +263,9 @@ def test_a_last_request_that_the_agent_merged_is_kept_and_the_new_part_added(
     history: ChatHistory, agent: Agent[None, str]
 ) -> None:
     history.save_messages("c", agent.run_sync("one").all_messages())
-    history.add_messages("c", [ModelRequest(parts=[UserPromptPart("two")]), ModelRequest(parts=[UserPromptPart("three")])])
+    history.add_messages(
+        "c", [ModelRequest(parts=[UserPromptPart("two")]), ModelRequest(parts=[UserPromptPart("three")])]
+    )
     before = ids(history)
     loaded = history.get_message_history("c")
     # What an agent does to neighbouring requests when it sends them, seen in all_messages() where it resumes.
@@ -425,16 +434,9 @@ def test_archived_messages_stay_where_a_window_goes_on(history: ChatHistory) -> 
 def test_an_upgrade_of_the_framework_between_two_saves_rewrites_nothing(
     reopen: Callable[[], ChatHistory], agent: Agent[None, str], name: str
 ) -> None:
-    from chat_history.backends.base import Change, Draft, chat_key, owner_key
-    from chat_history.formats import get_format
-    from chat_history.messages import new_ids
-    from chat_history.saving import digest
-
     old = json.loads((SAMPLES / "pydantic_ai_v1" / f"{name}.json").read_text())
     payloads = [json.dumps(message, ensure_ascii=False, separators=(",", ":")) for message in old]
     history = reopen()
-    from datetime import UTC, datetime
-
     now = datetime.now(UTC)
     drafts = [
         Draft(new, "user", "pydantic_ai", "1.107.10", payload, "", digest(payload), now)
