@@ -280,19 +280,18 @@ def _repaired(
     results: list[tuple[int, Message]] = []
     rest: list[tuple[int, Message]] = []
     for index, message in others:
-        if message["role"] != "tool":
-            rest.append((index, message))
-            continue
-        call_id = message.get("tool_call_id")
+        call_id = message.get("tool_call_id") if message["role"] == "tool" else None
         answered = next((place for place, call in enumerate(waiting) if call[2]["id"] == call_id), None)
         if answered is None:
-            message["orphan"] = True
-        else:
-            del waiting[answered]
+            if message["role"] == "tool":
+                message["orphan"] = True
+            rest.append((index, message))
+            continue
+        del waiting[answered]
         if rest and index not in native:  # it moves to the front, and with it to another source
             index = next((place for place in (answers[-1][0], rest[0][0]) if place not in native), index)
         results.append((index, message))
-    if waiting and (rest or following is not None):
+    if waiting and (following is not None or not all(message.get("orphan") for _, message in rest)):
         then = rest[0][0] if rest else following
         for index, message, call in waiting:
             place = then if index in native and then is not None and then not in native else index

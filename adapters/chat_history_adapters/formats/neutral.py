@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from chat_history.formats import Loss
 from chat_history.messages import Message
 
 __all__ = [
+    "ODD",
     "Block",
     "Losses",
     "answer",
@@ -19,9 +20,13 @@ __all__ = [
     "data_url",
     "media",
     "media_type_of",
+    "or_unknown",
     "parsed_arguments",
     "plain_text",
     "split_data_url",
+    "string",
+    "strings",
+    "unknown",
 ]
 
 Block: TypeAlias = tuple[str, Any]
@@ -106,6 +111,35 @@ def plain_text(content: str | list[dict[str, Any]] | None) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content or () if part.get("text"))
+
+
+def unknown(raw: Any, format: str) -> dict[str, Any]:
+    """A part that only its format can read."""
+    return {"type": "unknown", "format": format, "raw": raw}
+
+
+def or_unknown(make: Callable[[Any], dict[str, Any]], raw: Any, format: str) -> dict[str, Any]:
+    """What `make` makes of it, or, if it is not built as its format has it, an unknown part."""
+    try:
+        return make(raw)
+    except ODD:
+        return unknown(raw, format)
+
+
+ODD = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
+"""What reading JSON that is built otherwise than expected raises."""
+
+
+def string(value: Any) -> str:
+    """The value, which must be a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a str")
+    return value
+
+
+def strings(fields: dict[str, Any], **names: str) -> dict[str, str]:
+    """Those of the fields that hold text, by their neutral names: `strings(part, id="provider_id")`."""
+    return {name: value for name, field in names.items() if isinstance(value := fields.get(field), str) and value}
 
 
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

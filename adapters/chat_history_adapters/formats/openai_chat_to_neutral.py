@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_history.messages import Message
 
-from .neutral import Block, answer, content_parts, media_type_of, parsed_arguments, split_data_url
+from .neutral import Block, answer, content_parts, media_type_of, or_unknown, parsed_arguments, split_data_url, string
 
 __all__ = ["to_neutral"]
 
@@ -54,16 +54,7 @@ def _content(content: Any) -> Any:
 
 
 def _or_unknown(make: Callable[[Any], dict[str, Any]], raw: Any) -> dict[str, Any]:
-    try:
-        return make(raw)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        return {"type": "unknown", "format": "openai", "raw": raw}
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a str")
-    return value
+    return or_unknown(make, raw, "openai")
 
 
 def _pieces(message: dict[str, Any]) -> list[Block]:
@@ -104,19 +95,19 @@ def _cite(content: list[dict[str, Any]], annotations: Any) -> None:
 
 def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
     cited = annotation["url_citation"]
-    citation = {"url": _string(cited["url"]), "start": cited.get("start_index"), "end": cited.get("end_index")}
+    citation = {"url": string(cited["url"]), "start": cited.get("start_index"), "end": cited.get("end_index")}
     if cited.get("title"):
-        citation["title"] = _string(cited["title"])
+        citation["title"] = string(cited["title"])
     return {**citation, "unit": "characters", "anchor": "marker"}
 
 
 def _refusal(refusal: Any) -> dict[str, Any]:
-    return {"type": "refusal", "refusal": _string(refusal)}
+    return {"type": "refusal", "refusal": string(refusal)}
 
 
 def _audio(audio: dict[str, Any]) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "audio", "provider": "openai"}
-    part |= {key: _string(audio[key]) for key in ("id", "data", "transcript") if audio.get(key) is not None}
+    part |= {key: string(audio[key]) for key in ("id", "data", "transcript") if audio.get(key) is not None}
     if audio.get("expires_at") is not None:
         part["expires_at"] = audio["expires_at"]
     return part
@@ -127,13 +118,13 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     neutral: dict[str, Any] = {"id": call_id if isinstance(call_id, str) else None}
     if call.get("type") == "custom":
         custom = call["custom"]
-        tool = {"name": _string(custom["name"]), "input": _string(custom.get("input") or "")}
+        tool = {"name": string(custom["name"]), "input": string(custom.get("input") or "")}
         return {**neutral, "type": "custom", "custom": tool}
     function = call["function"]
     arguments = function.get("arguments")
     if not isinstance(arguments, str):  # some servers send the object itself
         arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
-    neutral |= {"type": "function", "function": {"name": _string(function["name"]), "arguments": arguments}}
+    neutral |= {"type": "function", "function": {"name": string(function["name"]), "arguments": arguments}}
     parsed = parsed_arguments(arguments)
     if parsed is not None:
         neutral["parsed"] = parsed
@@ -145,25 +136,25 @@ def _part(part: Any) -> dict[str, Any]:
         return {"type": "text", "text": part}
     kind = part["type"]
     if kind in ("text", "refusal"):
-        return {"type": kind, kind: _string(part[kind])}
+        return {"type": kind, kind: string(part[kind])}
     if kind == "image_url":
         image = part["image_url"]
         image = {"url": image} if isinstance(image, str) else image
-        neutral = _located("image", _string(image["url"]))
+        neutral = _located("image", string(image["url"]))
         if image.get("detail"):
-            neutral["detail"] = _string(image["detail"])
+            neutral["detail"] = string(image["detail"])
         return neutral
     if kind == "input_audio":
         audio = part["input_audio"]
         media_type = media_type_of("audio", audio.get("format"))
-        return {"type": "audio", "data": _string(audio["data"]), "media_type": media_type}
+        return {"type": "audio", "data": string(audio["data"]), "media_type": media_type}
     if kind == "file":
         file = part["file"]
-        neutral = _located("file", _string(file["file_data"])) if file.get("file_data") else {"type": "file"}
+        neutral = _located("file", string(file["file_data"])) if file.get("file_data") else {"type": "file"}
         if file.get("file_id"):
-            neutral |= {"file_id": _string(file["file_id"]), "provider": "openai"}
+            neutral |= {"file_id": string(file["file_id"]), "provider": "openai"}
         if file.get("filename"):
-            neutral["name"] = _string(file["filename"])
+            neutral["name"] = string(file["filename"])
         return neutral
     raise TypeError(f"{kind!r} is not a content part of Chat Completions")
 

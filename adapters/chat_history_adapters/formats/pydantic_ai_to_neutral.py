@@ -7,37 +7,40 @@ from typing import Any
 
 from chat_history.messages import Message
 
-from .neutral import Block, answer, compact, media, parsed_arguments
+from .neutral import ODD, Block, answer, compact, media, or_unknown, parsed_arguments, string, strings, unknown
 
 __all__ = ["OUTCOMES", "to_neutral"]
 
+FORMAT = "pydantic_ai"
 FILE_TYPES = {"image-url": "image", "audio-url": "audio", "video-url": "video", "document-url": "file"}
 OUTCOMES = {"failed": "error", "denied": "denied", "interrupted": "interrupted", "retried": "retried"}
 """A tool return's outcome, and the neutral one; a success is not mentioned."""
 
 
 def to_neutral(message: dict[str, Any]) -> list[Message]:
-    """A request as the messages of system, tools and user that it holds; a response as one of the assistant."""
+    """A request as the messages of system, tools and user that it holds; a response as one of the assistant.
+
+    What is not built as the known releases have it is kept raw.
+    """
     try:
-        if message["kind"] == "request":
-            return _request(message)
-        return [_response(message)]
-    except (KeyError, TypeError, AttributeError, ValueError):
+        return _request(message) if message["kind"] == "request" else [_response(message)]
+    except ODD:
         role = "assistant" if message.get("kind") == "response" else "system"
-        return [{"role": role, "content": [_unknown(message)]}]
+        return [{"role": role, "content": [unknown(message, FORMAT)]}]
 
 
 def _request(request: dict[str, Any]) -> list[Message]:
-    messages = [_request_part(part) for part in request["parts"]]
+    messages = [_request_part_or_unknown(part) for part in request["parts"]]
     if not messages:
         if not request.get("instructions"):
             return []
         messages = [{"role": "user", "content": []}]
-    ids = _ids(request)
+    ids = strings(request, run="run_id", conversation="conversation_id")
+    times = strings(request, sent_at="timestamp")
     for message in messages:
-        if request.get("timestamp"):
-            message["sent_at"] = request["timestamp"]
-            message.setdefault("created_at", request["timestamp"])
+        if times:
+            message["sent_at"] = times["sent_at"]
+            message.setdefault("created_at", times["sent_at"])
         if ids:
             message["ids"] = dict(ids)
     for key in ("instructions", "metadata"):
@@ -46,9 +49,11 @@ def _request(request: dict[str, Any]) -> list[Message]:
     return messages
 
 
-def _ids(message: dict[str, Any]) -> dict[str, str]:
-    names = (("run", "run_id"), ("conversation", "conversation_id"), ("response", "provider_response_id"))
-    return {name: message[key] for name, key in names if message.get(key)}
+def _request_part_or_unknown(part: Any) -> Message:
+    try:
+        return _request_part(part)
+    except ODD:
+        return {"role": "system", "content": [unknown(part, FORMAT)]}
 
 
 def _request_part(part: dict[str, Any]) -> Message:
@@ -57,7 +62,7 @@ def _request_part(part: dict[str, Any]) -> Message:
     if kind == "user-prompt":
         message = {"role": "user", "content": _content(part["content"])}
     elif kind == "system-prompt":
-        message = {"role": "system", "content": part["content"]}
+        message = {"role": "system", "content": string(part["content"])}
         _keep(message, part, ("content", "timestamp", "part_kind"), {"scope": "conversation"})
     elif kind == "tool-return" or (kind == "retry-prompt" and part.get("tool_name") is not None):
         message = _result(part)
@@ -67,10 +72,8 @@ def _request_part(part: dict[str, Any]) -> Message:
     elif kind == "speech":
         message = {"role": "user", "content": [_speech(part)]}
     else:
-        return {"role": "system", "content": [_unknown(part)]}
-    if part.get("timestamp"):
-        message["created_at"] = part["timestamp"]
-    return message
+        raise ValueError(f"{kind!r} is not a part of a request")
+    return message | strings(part, created_at="timestamp")
 
 
 def _keep(holder: dict[str, Any], fields: dict[str, Any], but: Sequence[str], defaults: dict[str, Any]) -> None:
@@ -81,14 +84,14 @@ def _keep(holder: dict[str, Any], fields: dict[str, Any], but: Sequence[str], de
         if key not in but and value is not None and value != defaults.get(key)
     }
     if own:
-        holder["extra"] = {"pydantic_ai": own}
+        holder["extra"] = {FORMAT: own}
 
 
 def _result(part: dict[str, Any]) -> Message:
     message: Message = {
         "role": "tool",
-        "tool_call_id": part.get("tool_call_id"),
-        "name": part["tool_name"],
+        "tool_call_id": _call_id(part),
+        "name": string(part["tool_name"]),
         **_value(part["content"]),
     }
     outcome = "retried" if part["part_kind"] == "retry-prompt" else OUTCOMES.get(part.get("outcome", ""))
@@ -99,22 +102,25 @@ def _result(part: dict[str, Any]) -> Message:
     return message
 
 
+def _call_id(part: dict[str, Any]) -> str | None:
+    return string(part["tool_call_id"]) if part.get("tool_call_id") else None
+
+
 def _value(value: Any) -> Message:
     """A tool's result: as text, and as the value where that is not the text."""
     if isinstance(value, str):
         return {"content": value}
     items = value if isinstance(value, list) else [value]
-    if any(_is_file(item) for item in items):
-        return {"content": [_item(item) if _is_file(item) else _json(item) for item in items]}
+    if any(map(_is_file, items)):
+        return {"content": [or_unknown(_item, item, FORMAT) if _is_file(item) else _json(item) for item in items]}
     return {"content": "" if value is None else compact(value), "value": value}
 
 
 def _is_file(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and (item.get("kind") in FILE_TYPES or item.get("kind") in ("binary", "uploaded-file"))
-        and "media_type" in item
-    )
+    if not isinstance(item, dict) or "media_type" not in item:
+        return False
+    kind = item.get("kind")
+    return isinstance(kind, str) and (kind in FILE_TYPES or kind in ("binary", "uploaded-file"))
 
 
 def _json(value: Any) -> dict[str, Any]:
@@ -123,8 +129,8 @@ def _json(value: Any) -> dict[str, Any]:
     return {"type": "text", "text": compact(value), "value": value}
 
 
-def _content(content: str | list[Any]) -> str | list[dict[str, Any]]:
-    return content if isinstance(content, str) else [_item(item) for item in content]
+def _content(content: Any) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [or_unknown(_item, item, FORMAT) for item in content]
 
 
 def _item(item: Any) -> dict[str, Any]:
@@ -132,130 +138,119 @@ def _item(item: Any) -> dict[str, Any]:
         return {"type": "text", "text": item}
     kind = item["kind"]
     part: dict[str, Any]
-    consumed = ("kind", "url", "data", "media_type", "file_id", "provider_name", "identifier")
     if kind in FILE_TYPES:
-        part = {"type": FILE_TYPES[kind], "url": item["url"]}
+        part = {"type": FILE_TYPES[kind], "url": string(item["url"])}
     elif kind == "binary":
         part = {"type": media(item["media_type"]), "data": item["data"].replace("-", "+").replace("_", "/")}
     elif kind == "uploaded-file":
-        part = {"type": "file", "file_id": item["file_id"], "provider": item["provider_name"]}
+        part = {"type": "file", "file_id": string(item["file_id"]), "provider": string(item["provider_name"])}
     elif kind in ("text-content", "structured-content"):
-        part = {"type": "text", "text": item["content"]}
+        part = {"type": "text", "text": string(item["content"])}
         part |= {key: item[key] for key in ("metadata", "value") if item.get(key) is not None}
         _keep(part, item, ("kind", "content", "metadata", "value"), {})
         return part
     elif kind == "cache-point":
-        return {"type": "cache_point", "ttl": item.get("ttl", "5m")}
+        return {"type": "cache_point", "ttl": string(item.get("ttl", "5m"))}
     else:
-        return _unknown(item)
-    part |= {key: item[key] for key in ("media_type", "identifier") if item.get(key)}
-    vendor = item.get("vendor_metadata") or {}
-    if isinstance(vendor.get("detail"), str):
-        part["detail"] = vendor["detail"]
+        raise ValueError(f"{kind!r} is not an item of content")
+    part |= strings(item, media_type="media_type", identifier="identifier")
+    part |= strings(item.get("vendor_metadata") or {}, detail="detail")
+    consumed = ("kind", "url", "data", "media_type", "file_id", "provider_name", "identifier")
     _keep(part, item, consumed, {"force_download": False, "vendor_metadata": {"detail": part.get("detail")}})
     return part
 
 
-def _unknown(raw: Any) -> dict[str, Any]:
-    return {"type": "unknown", "format": "pydantic_ai", "raw": raw}
-
-
 def _speech(part: dict[str, Any]) -> dict[str, Any]:
-    spoken: dict[str, Any] = {"type": "audio"}
-    if part.get("transcript") is not None:
-        spoken["transcript"] = part["transcript"]
+    spoken: dict[str, Any] = {"type": "audio", **strings(part, transcript="transcript")}
     if part.get("audio"):
-        audio = _item(part["audio"])
-        spoken |= {key: audio[key] for key in ("data", "media_type", "identifier") if key in audio}
+        spoken |= strings(_item(part["audio"]), data="data", media_type="media_type", identifier="identifier")
     _keep(spoken, part, ("transcript", "audio", "speaker", "part_kind", "timestamp"), {})
     return spoken
+
+
+RESPONSE_NAMED = frozenset(
+    {"kind", "parts", "timestamp", "model_name", "provider_name", "finish_reason", "metadata", "usage"}
+    | {"run_id", "conversation_id", "provider_response_id"}
+)
 
 
 def _response(response: dict[str, Any]) -> Message:
     own: dict[str, Any] = {}
     pieces = []
     for index, part in enumerate(response["parts"]):
-        piece, left = _response_part(part)
+        piece, left = _response_part_or_unknown(part)
         pieces.append(piece)
         if left:
             own.setdefault("parts", {})[str(index)] = left
     message = answer(pieces)
-    if response.get("timestamp"):
-        message["created_at"] = response["timestamp"]
-    names = (("model_name", "model"), ("provider_name", "provider"), ("finish_reason", "finish_reason"))
-    for key, name in (*names, ("metadata", "metadata")):
-        if response.get(key):
-            message[name] = response[key]
+    message |= strings(
+        response,
+        created_at="timestamp",
+        model="model_name",
+        provider="provider_name",
+        finish_reason="finish_reason",
+    )
+    if response.get("metadata"):
+        message["metadata"] = response["metadata"]
     usage = {key: value for key, value in (response.get("usage") or {}).items() if value}
     if usage:
         message["usage"] = usage
-    ids = _ids(response)
+    ids = strings(response, run="run_id", conversation="conversation_id", response="provider_response_id")
     if ids:
         message["ids"] = ids
     for key, value in response.items():
         if value is not None and key not in RESPONSE_NAMED and (key, value) != ("state", "complete"):
             own[key] = value
     if own:
-        message["extra"] = {"pydantic_ai": own}
+        message["extra"] = {FORMAT: own}
     return message
-
-
-RESPONSE_NAMED = frozenset(
-    {
-        "kind",
-        "parts",
-        "timestamp",
-        "model_name",
-        "provider_name",
-        "finish_reason",
-        "metadata",
-        "usage",
-        "run_id",
-        "conversation_id",
-        "provider_response_id",
-    }
-)
 
 
 def _left(part: dict[str, Any], *named: str) -> dict[str, Any]:
     return {key: value for key, value in part.items() if value is not None and key not in named and key != "part_kind"}
 
 
+def _response_part_or_unknown(part: Any) -> tuple[Block, dict[str, Any]]:
+    try:
+        return _response_part(part)
+    except ODD:
+        return ("content", unknown(part, FORMAT)), {}
+
+
 def _response_part(part: dict[str, Any]) -> tuple[Block, dict[str, Any]]:
     kind = part["part_kind"]
     if kind == "text":
-        text: dict[str, Any] = {"type": "text", "text": part["content"]}
+        text: dict[str, Any] = {"type": "text", "text": string(part["content"])}
         if part.get("citations"):
             text["citations"] = [_citation(source, each) for each in part["citations"] for source in each["sources"]]
         return ("content", text), _left(part, "content", "citations")
     if kind == "tool-call":
         return ("tool_calls", _call(part)), _left(part, "tool_name", "args", "tool_call_id")
     if kind == "thinking":
-        thought = {"text": part["content"], "format": "pydantic_ai"}
-        names = (("signature", "signature"), ("id", "id"), ("provider_name", "provider"))
-        thought |= {name: part[key] for key, name in names if part.get(key)}
+        thought = {"text": string(part["content"]), "format": FORMAT}
+        thought |= strings(part, signature="signature", id="id", provider="provider_name")
         return ("thinking", thought), _left(part, "content", "signature", "id", "provider_name")
     if kind in ("builtin-tool-call", "builtin-tool-return"):
-        call = kind == "builtin-tool-call"
-        tool = {
-            "type": "server_tool_call" if call else "server_tool_result",
-            "name": part["tool_name"],
-            "id": part.get("tool_call_id"),
-            "input" if call else "output": part.get("args" if call else "content"),
-            "provider": part.get("provider_name"),
-            "format": "pydantic_ai",
-            "raw": part,
-        }
-        return ("content", tool), {}
+        return ("content", _server_tool(part, call=kind == "builtin-tool-call")), {}
     if kind == "file":
         return ("content", _item(part["content"])), _left(part, "content")
     if kind == "speech":
         return ("content", _speech(part)), {}
-    return ("content", _unknown(part)), {}
+    raise ValueError(f"{kind!r} is not a part of a response")
+
+
+def _server_tool(part: dict[str, Any], *, call: bool) -> dict[str, Any]:
+    tool = {"type": "server_tool_call", "name": string(part["tool_name"]), "input": part.get("args")}
+    if not call:
+        tool = {"type": "server_tool_result", "name": string(part["tool_name"]), "output": part["content"]}
+    tool |= strings(part, id="tool_call_id", provider="provider_name")
+    return {**tool, "format": FORMAT, "raw": part}
 
 
 def _citation(source: dict[str, Any], citation: dict[str, Any]) -> dict[str, Any]:
-    cited = {key: source[key] for key in ("url", "title", "document_id", "excerpts") if source.get(key)}
+    cited: dict[str, Any] = {**strings(source, url="url", title="title", document_id="document_id")}
+    if source.get("excerpts"):
+        cited["excerpts"] = list(map(string, source["excerpts"]))
     if anchor := citation.get("anchor"):
         cited |= {"start": anchor["start"], "end": anchor["end"], "unit": "characters", "anchor": anchor["kind"]}
     return cited
@@ -265,9 +260,9 @@ def _call(part: dict[str, Any]) -> dict[str, Any]:
     args = part.get("args")
     arguments = args if isinstance(args, str) else "" if args is None else compact(args)
     call: dict[str, Any] = {
-        "id": part.get("tool_call_id"),
+        "id": _call_id(part),
         "type": "function",
-        "function": {"name": part["tool_name"], "arguments": arguments},
+        "function": {"name": string(part["tool_name"]), "arguments": arguments},
     }
     parsed = args if isinstance(args, dict) else parsed_arguments(arguments) if arguments else None
     if parsed is not None:
