@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from chat_history.errors import ChatHistoryWarning, ConfigError, DamagedStoreError, NewerStoreError
@@ -70,11 +71,7 @@ def _cut(file: File, size: int) -> File:
         bad = error.offset
     tail = os.pread(file.fd, size - bad, bad)
     if tail.rstrip().endswith(b"]}"):
-        try:
-            _parsed(file)
-        except ValueError:
-            pass
-        else:
+        with suppress(DamagedStoreError):
             return _adopted(file)
     first, _, rest = tail.partition(b"\n")
     whole = is_record(first.rstrip(b","))
@@ -120,12 +117,20 @@ def _adopted(file: File) -> File:
         if isinstance(parsed, dict) and all(isinstance(messages, list) for messages in parsed.values()):
             raise _strange(file, "it looks like one of rakam, whose chats `chat-history import` brings over")
         raise _strange(file, "it is JSON of another kind")
-    try:
-        lines = [line.encode() for line in document_lines(parsed)]
-    except ValueError as error:
-        raise DamagedStoreError(f"{file.path} cannot be read ({error}); nothing was changed") from error
     file.check_writable()
-    return replaced(file, document(lines))
+    try:
+        return replaced(file, document(line.encode() for line in document_lines(parsed)), _check)
+    except ValueError as error:
+        raise DamagedStoreError(f"{file.path} cannot be read ({error}); nothing was changed; restore it") from error
+
+
+def _check(file: File) -> None:
+    """`ValueError` if what was written in our layout is no history after all."""
+    index = Index(file)
+    try:
+        index.read(file.size())
+    except BadLineError as bad:
+        raise ValueError(f"record {index.line(bad.offset) - 1} does not fit those before it") from bad
 
 
 def _parsed(file: File) -> Any:

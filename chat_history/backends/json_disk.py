@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from chat_history.errors import ConfigError, StorageError
@@ -83,8 +83,11 @@ def sync_folder(path: str) -> None:
     os.fsync(folder.fd)
 
 
-def replaced(old: File, blocks: Iterable[bytes]) -> File:
-    """A new file in the place of the old, durable before it can be seen, and locked as the old one was; or nothing."""
+def replaced(old: File, blocks: Iterable[bytes], check: Callable[[File], object] = bool) -> File:
+    """A new file in the place of the old, durable before it can be seen, and locked as the old one was; or nothing.
+
+    check: is called with the new file before it takes the place, and may refuse it by an exception.
+    """
     temporary = f"{old.path}.tmp"
     new = File(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
     try:
@@ -95,6 +98,7 @@ def replaced(old: File, blocks: Iterable[bytes]) -> File:
         os.fchmod(new.fd, stat.S_IMODE(status.st_mode))
         with open(new.fd, "wb", buffering=_BUFFER, closefd=False) as out:
             out.writelines(blocks)
+        check(new)
         sync(new.fd)
         os.rename(temporary, old.path)
     except BaseException:

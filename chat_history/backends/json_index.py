@@ -330,7 +330,9 @@ class Index:
 
     def rows(self, chat: Chat | None, positions: Iterable[int]) -> Iterator[int]:
         """The rows of the messages at these positions, where there are some."""
-        for position in positions if chat else ():
+        if chat is None:
+            return
+        for position in positions:
             place = bisect_left(chat.rows, position, key=self.position.__getitem__)
             if place < len(chat.rows) and self.position[row := chat.rows[place]] == position:
                 yield row
@@ -457,18 +459,24 @@ class Index:
             exact = next(reversed(header)) == "metadata"
             end = self.payload[row] - len(PAYLOAD)
             metadata = line[begin:end].decode() if exact else json.dumps(metadata, ensure_ascii=False)
-        return Message.read(header, line[self.payload[row] : -1].decode(), metadata)
+        try:
+            payload = line[self.payload[row] : -1].decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged(self.offset[row], "it is not UTF-8") from error
+        return Message.read(header, payload, metadata)
 
     def stale(self) -> set[int]:
         """The rows whose lines say another status or parent than they have now."""
         return {row for row, status in enumerate(self.status) if status & _STALE} | self.parents.keys()
 
+    def line(self, offset: int) -> int:
+        """The number of the line that a byte of the file is in, the first being 1."""
+        blocks = range(0, offset, _CHUNK)
+        return 1 + sum(os.pread(self.file.fd, min(_CHUNK, offset - at), at).count(b"\n") for at in blocks)
+
     def damaged(self, offset: int, why: str) -> DamagedStoreError:
         """The error that names a place of the file."""
-        line = 1
-        for begin in range(0, offset, _CHUNK):
-            line += os.pread(self.file.fd, min(_CHUNK, offset - begin), begin).count(b"\n")
         return DamagedStoreError(
-            f"{self.file.path} is damaged in line {line} (byte {offset}): {why}; nothing was changed; "
+            f"{self.file.path} is damaged in line {self.line(offset)} (byte {offset}): {why}; nothing was changed; "
             "correct or remove that line, or restore the file"
         )
