@@ -311,6 +311,8 @@ def _usage(usage: dict[str, Any]) -> Any:
     own = RequestUsage()
     for each in fields(own):
         value = usage.get(each.name)
+        if isinstance(value, dict):
+            value = {key: count for key, count in value.items() if type(count) is int}
         if value and type(value) is type(getattr(own, each.name)):
             setattr(own, each.name, value)
     return own
