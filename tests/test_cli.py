@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
@@ -31,8 +32,8 @@ CONVERSATION = [
 
 @pytest.fixture(autouse=True)
 def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("CHAT_HISTORY", "POSTGRES_", "DATABASE_URL"))]:
-        monkeypatch.delenv(name)
+    for name in ("CHAT_HISTORY_URL", "CHAT_HISTORY_CONFIG", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -42,7 +43,8 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["sqlite", "json", "postgres"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "postgres":
-        yield request.getfixturevalue("postgres_url")
+        postgres = str(request.getfixturevalue("postgres_url"))
+        yield f"{postgres}{'&' if '?' in postgres else '?'}schema=cli_{uuid4().hex}"
     else:
         yield {"sqlite": "sqlite:///chats.db", "json": "json:///chats.json"}[request.param]
 

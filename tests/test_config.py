@@ -340,9 +340,9 @@ def test_every_way_of_naming_a_postgres_database_opens_it(
     way: str, postgres_url: str, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_history(postgres_url) as history:
-        history.add_message("greeting", HELLO)
+        history.add_message(f"by {way}", HELLO)
     with opened_postgres(way, postgres_url, parts, monkeypatch) as history:
-        assert history.get_chat_history("greeting") == [HELLO]
+        assert history.get_chat_history(f"by {way}") == [HELLO]
 
 
 def opened_postgres(way: str, url: str, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ChatHistory:
@@ -369,9 +369,9 @@ def opened_postgres(way: str, url: str, parts: dict[str, Any], monkeypatch: pyte
 def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
     with ConnectionPool(postgres_url, min_size=1, max_size=2, open=True) as pool:
         with PostgresChatHistory(pool=pool) as history:
-            history.add_message("greeting", HELLO)
+            history.add_message("by pool", HELLO)
         with PostgresChatHistory(config={"pool": pool}) as history:
-            assert history.get_chat_history("greeting") == [HELLO]
+            assert history.get_chat_history("by pool") == [HELLO]
         assert not pool.closed
 
 
