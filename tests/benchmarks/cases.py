@@ -16,7 +16,7 @@ from typing import Any
 
 from measure import Result, alternate, rate, timed, timing
 from messages import agent_messages, dicts, dumped, turns
-from stores import Store
+from places import Store
 
 __all__ = ["ROWS", "Bench", "Row"]
 
@@ -194,8 +194,11 @@ def fill(bench: Bench, store: Store) -> Result:
         place = bench.place(store)
         floor = store.floor(place)
         with store.ours(place) as history:
-            ours = timed(lambda: history.add_messages(CHAT, messages))
-            pairs.append((ours, timed(lambda: floor.fill(dumped(messages)))))
+            begun = perf_counter()
+            history.add_messages(CHAT, messages)
+            between = perf_counter()
+            floor.fill(dumped(messages))
+            pairs.append((between - begun, perf_counter() - between))
             assert history.get_message_count(CHAT) == len(messages)
         floor.close()
     return timing(*zip(*pairs, strict=True))
@@ -231,9 +234,7 @@ def append_of_processes(bench: Bench, store: Store) -> Result:
     return _throughput(store, place, spans, each)
 
 
-def _writing_process(
-    store: Store, place: str, number: int, rounds: int, each: int, barrier: Any, sender: Any
-) -> None:
+def _writing_process(store: Store, place: str, number: int, rounds: int, each: int, barrier: Any, sender: Any) -> None:
     with store.ours(place) as history:
         sender.send(_write(store, place, history, number, rounds, each, barrier))
 
@@ -274,7 +275,9 @@ def _write(store: Store, place: str, history: Any, number: int, rounds: int, eac
 
 
 def _throughput(store: Store, place: str, writers: list[Spans], each: int) -> Result:
-    durations = [max(end for _, end in spans) - min(begun for begun, _ in spans) for spans in zip(*writers, strict=True)]
+    durations = [
+        max(end for _, end in spans) - min(begun for begun, _ in spans) for spans in zip(*writers, strict=True)
+    ]
     with store.ours(place) as history:
         assert history.get_message_count(CHAT) == len(writers) * each * len(durations) // 2, "messages were lost"
     # The first round of each opens files and connections.
@@ -296,8 +299,9 @@ PEAK = "\nprint(*[line.split()[1] for line in open('/proc/self/status') if line.
 
 
 def memory(bench: Bench, store: Store) -> Result:
-    place = bench.large(store)
-    work = f"import os; from chat_history import open_history; h = open_history('json:///{place}/ours'); h.location"
+    work = (
+        f"from chat_history import open_history; open_history('json:///{bench.large(store)}/ours').get_chat('{CHAT}')"
+    )
     opened = int(_python(work + PEAK))
     bare = int(_python("pass" + PEAK))
     return Result((opened - bare) / 1024, None, "MB")
@@ -341,7 +345,12 @@ ROWS = [
     Row("turns", "200 turns, all_messages() saved after each", save_turns, {"json": 3, "sqlite": 3, "postgres": 3}),
     Row("open", "open 100,000 and append one", open_and_append, {"json": 0.3, "sqlite": 1.5, "postgres": 1.5}),
     Row("fill", "import 100,000", fill, {"json": 2, "sqlite": 1.5, "postgres": 1.5}),
-    Row("processes", "4 processes append to one chat", append_of_processes, {"json": 0.5, "sqlite": 0.8, "postgres": 0.8}),
+    Row(
+        "processes",
+        "4 processes append to one chat",
+        append_of_processes,
+        {"json": 0.5, "sqlite": 0.8, "postgres": 0.8},
+    ),
     Row("threads", "8 threads append to one chat", append_of_threads, {"json": 0.8, "sqlite": 1, "postgres": 0.8}),
     Row("memory", "open 100,000 (100 MB): memory", memory, {"json": 60}),
     Row("import", "import chat_history", import_package, {"-": 2.5}),

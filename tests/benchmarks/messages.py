@@ -7,11 +7,12 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-WORDS = (
-    "the agent looked up every order of that customer and found two which nobody had answered yet\n\n so it wrote "
-    'a "draft" to the warehouse, asked when parcels leave on Fridays (before noon, as always), and waited; '
-    "prices: 12.50, 7, 1,200 - see https://example.org/orders?id=42 for details.\n"
-).split(" ")
+PROSE = """
+the agent looked up every order of that customer and found two which nobody had answered yet
+
+so it wrote a "draft" to the warehouse, asked when parcels leave on Fridays (before noon, as always), and waited; the
+prices: 12.50, 7, 1,200 - see https://example.org/orders?id=42 for details.
+"""
 SYSTEM = "You answer questions about orders. Look things up before you answer."
 
 
@@ -20,7 +21,7 @@ class Texts:
 
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
-        self.source = " ".join(self.random.choices(WORDS, k=100_000))
+        self.source = " ".join(self.random.choices(PROSE.split(" "), k=100_000))
 
     def __call__(self) -> str:
         length = int(self.random.triangular(300, 2000, 700))

