@@ -227,7 +227,7 @@ class _Comparison:
         known = found.carried + max(0, end - found.start)
         self._learn(found, known)
         kept = self.indexes[rows - 1] + 1 if rows else self.first
-        strange = not whole and bool(self.stored) and known <= self.system
+        strange = not whole and kept < len(self.branch.digests) and known <= self.system
         return Plan(kept, self._after(known), strange=strange)
 
     def _agreeing(self, found: Alignment) -> Alignment:
