@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_history import formats
@@ -23,6 +24,8 @@ FIRST_LINE = get_format("pydantic_ai").version().startswith("1.")
 SAMPLES = Path(__file__).parent / "data" / "messages"
 LINE = "pydantic_ai_v1" if FIRST_LINE else "pydantic_ai_v2"
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The first example imports the framework, and machines are busy."""
 NATIVE = {
     "openai": ["openai/chat_messages", "openai/chat_messages_model_dump_raw"],
     "pydantic_ai": [f"{LINE}/tools_multiturn", f"{LINE}/tools_multiturn_turn1", f"{LINE}/testmodel_three_turns"],
@@ -340,6 +343,14 @@ def test_losses_name_the_message_and_the_part() -> None:
     assert all(loss.reason for loss in losses)
 
 
+def test_a_file_keeps_its_name_on_the_way_there_and_back() -> None:
+    file = {"type": "file", "file": {"filename": "d.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}}
+    there = convert(dicts({"role": "user", "content": [file]}), "pydantic_ai")
+    payload = get_format("pydantic_ai").dump(there.messages[0]).payload
+    back = convert([Source("m", "pydantic_ai", payload, TIME)], "openai")
+    assert back.messages == [{"role": "user", "content": [file]}]
+
+
 def test_a_chat_of_plain_words_loses_nothing_either_way() -> None:
     chat = [
         {"role": "system", "content": "Be kind."},
@@ -359,10 +370,9 @@ def test_a_chat_of_plain_words_loses_nothing_either_way() -> None:
     assert back.messages == chat
 
 
-JSON = st.sampled_from(
-    [None, True, 0, -1.5, "", "a", "text", "function", "2026", [], [None], ["a"], [[{}]], {}, {"type": "text"}]
-    + [{"id": "1"}, {"x": [1]}, [{"type": "text", "text": "a"}], {"kind": "binary", "media_type": 1}]
-)
+ODD: list[Any] = [None, True, 0, -1.5, "", "a", "text", "function", "2026", [], [None], ["a"], [[{}]], {}]
+ODD += [{"type": "text"}, {"id": "1"}, {"x": [1]}, [{"type": "text", "text": "a"}], {"kind": "binary", "media_type": 1}]
+JSON = st.sampled_from(ODD)
 """What may stand anywhere."""
 PART = st.one_of(
     st.fixed_dictionaries({"type": st.sampled_from(["text", "refusal"])}, optional={"text": JSON, "refusal": JSON}),
@@ -407,6 +417,7 @@ ODD_DICT = st.fixed_dictionaries(
 )
 
 
+@patiently
 @given(st.lists(ODD_DICT, max_size=6))
 def test_no_dict_is_too_odd_to_be_converted(messages: list[dict[str, Any]]) -> None:
     for target in NATIVE:
@@ -442,6 +453,7 @@ REAL = [
 ]  # fmt: skip
 
 
+@patiently
 @given(st.lists(st.sampled_from(REAL).flatmap(mutations), max_size=4))
 def test_no_payload_of_another_release_is_too_odd_to_be_converted(messages: list[Any]) -> None:
     sources = [
@@ -496,3 +508,34 @@ def test_samples_hold_what_the_tests_rely_on() -> None:
         assert len(sample(name, file)) >= 4
     for one, other in pairwise(sample("openai", "openai/chat_messages")):
         assert one.created_at < other.created_at
+
+
+EXAMPLES = [
+    json.loads(block)
+    for block in re.findall(
+        r"^```json\n(.*?)^```$",
+        (Path(__file__).parents[1] / "docs" / "message-format.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+]
+
+
+@pytest.mark.parametrize("target", NATIVE)
+@pytest.mark.parametrize("message", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_every_example_of_the_documentation_is_written_or_reported(message: dict[str, Any], target: str) -> None:
+    form = get_format(target)
+    converted = form.from_neutral([message])
+    assert converted.messages or converted.losses
+    for made in converted.messages:
+        (again,) = form.to_neutral(form.dump(made).payload)
+        assert again["role"] in (message["role"], "system")
+        if not converted.losses:
+            assert essence(again["content"]) == essence(message["content"])
+            assert again.get("tool_calls") == message.get("tool_calls")
+
+
+def essence(content: str | list[dict[str, Any]]) -> Any:
+    """Content without what a format may add, or leave out, of its own accord: names and media types."""
+    if isinstance(content, str):
+        return content
+    return [{key: part[key] for key in ("type", "text", "url", "data", "file_id") if key in part} for part in content]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_history.errors import InvalidMessageError
@@ -19,6 +19,8 @@ from chat_history.formats import Source, convert, get_format, recognise
 FORM = get_format("openai")
 SAMPLES = Path(__file__).parent / "data" / "messages" / "openai"
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The first example imports the framework, and machines are busy."""
 
 
 def same(one: Any, other: Any) -> bool:
@@ -38,6 +40,7 @@ VALUE = st.recursive(
 )
 
 
+@patiently
 @given(st.dictionaries(TEXT, VALUE, max_size=4), TEXT)
 def test_every_dict_of_json_comes_back_equal(fields: dict[str, Any], role: str) -> None:
     message = {**fields, "role": role}

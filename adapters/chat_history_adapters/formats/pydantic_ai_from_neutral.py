@@ -244,7 +244,7 @@ class Writer:
                 file_id=part["file_id"],
                 provider_name=part["provider"],
                 media_type=part.get("media_type"),
-                identifier=part.get("identifier"),
+                identifier=part.get("identifier") or part.get("name"),
             )
         if kind == "audio" and part.get("transcript"):
             return part["transcript"]
@@ -254,7 +254,7 @@ class Writer:
         file = make(
             url=part["url"],
             media_type=part.get("media_type"),
-            identifier=part.get("identifier"),
+            identifier=part.get("identifier") or part.get("name"),
             vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
         )
         try:
@@ -271,7 +271,7 @@ class Writer:
         binary = self.framework.BinaryContent(
             data=data,
             media_type=part.get("media_type") or "application/octet-stream",
-            identifier=part.get("identifier"),
+            identifier=part.get("identifier") or part.get("name"),
             vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
         )
         return self.framework.BinaryContent.narrow_type(binary)
