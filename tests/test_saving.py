@@ -507,3 +507,32 @@ def test_two_processes_saving_at_once_destroy_nothing(reopen: Callable[[], ChatH
     assert texts == sorted(f"{name} {turn}" for name in "ab" for turn in range(30))
     positions = [message.position for message in history.iter_messages("c", status=None)]
     assert positions == list(range(60))
+
+
+def test_a_save_with_nothing_new_still_sees_what_others_added(reopen: Callable[[], ChatHistory]) -> None:
+    one, other = reopen(), reopen()
+    chat = [say("user", "a"), say("assistant", "b")]
+    one.save_messages("c", chat)
+    other.add_message("c", say("user", "meanwhile"))
+    assert one.save_messages("c", chat) == []
+    assert one.get_chat_history("c") == chat
+    assert [message.text for message in one.get_messages("c", status="superseded")] == ["meanwhile"]
+
+
+def test_the_count_is_right_when_archived_messages_are_displaced_too(history: ChatHistory) -> None:
+    history.add_messages("c", [say("user", "a"), say("assistant", "b"), say("user", "c")])
+    history.archive_oldest_messages("c", 2)
+    with pytest.warns(ChatHistoryWarning):
+        history.save_messages("c", [say("user", "x"), say("assistant", "y")])
+    assert history.get_message_count("c") == len(list(history.iter_messages("c"))) == 2
+
+
+def test_a_branch_that_is_returned_to_is_not_stored_again(history: ChatHistory) -> None:
+    start, one, other = say("user", "q"), say("assistant", "one"), say("assistant", "other")
+    for answer_ in (one, other, one, other, one):
+        history.save_messages("c", [start, answer_])
+        assert history.get_chat_history("c") == [start, answer_]
+    assert len(list(history.iter_messages("c", status=None))) == 3
+    history.save_messages("c", [start, other, say("user", "on")])
+    assert history.get_messages("c")[-1].parent == history.get_messages("c")[1].message_id
+    assert len(list(history.iter_messages("c", status=None))) == 4
