@@ -141,29 +141,28 @@ def demo(
     from shlex import quote
     from tempfile import mkdtemp
 
-    again = "URL" if url else None
-    url = url or os.path.join(mkdtemp(prefix="chat-history-demo-"), "chats.db")
+    again = "URL" if url else ""
+    if not url:
+        url = os.path.join(mkdtemp(prefix="chat-history-demo-"), "chats.db")
+        again = quote(url)
     chat_id = f"demo-{token_hex(4)}"
-    console = _console()
-    with console.status("The first process asks, and saves the conversation ..."):
-        # By the environment: arguments of a process are for all to see, and a URL may hold a password.
-        first = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "chat_history.cli", "demo-first", chat_id],
-            env=os.environ | {"CHAT_HISTORY_URL": url},
-        )
+    # By the environment: arguments of a process are for all to see, and a URL may hold a password.
+    environment = os.environ | {"CHAT_HISTORY_URL": url}
+    command = [sys.executable, "-m", "chat_history.cli", "demo-first", chat_id]
+    with (
+        _console().status("The first process asks, and saves the conversation ..."),
+        subprocess.Popen(command, env=environment) as first,  # noqa: S603
+    ):
         if first.wait():
             raise typer.Exit(1)
     with _opened(url) as history:
-        console.print(f"Process {first.pid} began a conversation, saved it, and ended.", highlight=False)
-        with console.status("The second process loads it, and asks on ..."):
+        _say(f"Process {first.pid} began a conversation, saved it, and ended.")
+        with _console().status("The second process loads it, and asks on ..."):
             loaded = conversation.go_on(history, chat_id)
-        console.print(
-            f"Process {os.getpid()} loaded its {loaded} messages, went on with them, and saved only what was new.\n",
-            highlight=False,
-        )
+        _say(f"Process {os.getpid()} loaded its {loaded} messages, went on with them, and saved only what was new.\n")
         _print_conversation(history.iter_messages(chat_id))
         _say(f"{history.get_message_count(chat_id)} messages are in {history.location}; look at them again with:")
-        _say(f"  chat-history show {chat_id} --url {again or quote(url)}\n")
+        _say(f"  chat-history show {chat_id} --url {again}\n")
         _say("The same on Postgres takes one line of configuration:")
         _say("  chat-history demo --url postgresql://user:password@host/database")
         _say('and in your program: history = open_history("postgresql://user:password@host/database")')

@@ -6,6 +6,7 @@ first one's conversation can only come from the store.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ def go_on(history: ChatHistory, chat_id: str) -> int:
 
 
 def _agent() -> Agent[None, str]:
+    # Pydantic AI 2 introduces itself to a terminal, in the middle of ours.
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
     from pydantic_ai import Agent
     from pydantic_ai.models.function import FunctionModel
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -100,6 +101,23 @@ def test_the_demo_without_a_url_touches_nothing_but_the_file_that_it_names(tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"chat_history.toml", Path(named).parent.name}
     (command,) = re.findall(r"chat-history (show \S+ --url \S+)", said.stdout)
     assert "you are Ada" in output(*command.split())
+
+
+def test_on_a_terminal_the_demo_says_the_same_and_nobody_else_says_anything() -> None:
+    # A shell's environment, not a test's: Pydantic AI keeps silent in a test.
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR")} | {"TERM": "xterm"}
+    terminal, end = pty.openpty()
+    with subprocess.Popen([*HERE, "demo"], stdout=end, stderr=end, env=environment):
+        os.close(end)
+        said = ""
+        # Linux ends a terminal with an error instead of an empty read.
+        with suppress(OSError):
+            while piece := os.read(terminal, 100_000):
+                said += piece.decode(errors="replace")
+    os.close(terminal)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", said)
+    assert "you are Ada. It is 4 °C" in plain
+    assert "pydantic-ai v" not in plain
 
 
 def test_the_demo_leaves_other_chats_alone(url: str) -> None:
