@@ -283,6 +283,18 @@ def test_a_result_without_a_call_is_left_out_and_reported() -> None:
         assert [(loss.message, loss.part) for loss in converted.losses] == [("00000001", "tool result")]
 
 
+def test_nothing_is_put_where_a_message_of_the_target_stands() -> None:
+    form = get_format("pydantic_ai")
+    asked = form.from_neutral([{"role": "user", "content": "?"}]).messages[0]
+    called = form.from_neutral([neutral_messages(dicts(call("1")))[0][1]]).messages[0]
+    native = [Source(str(i), "pydantic_ai", form.dump(each).payload, TIME) for i, each in enumerate([asked, called])]
+    on = dicts({"role": "user", "content": "Never mind."}, result("1", "late"))
+    for sources in ([*native, on[0]], [*native, *on]):
+        replay = replayable(sources, "pydantic_ai")
+        assert [message["role"] for _, message in replay] == ["user", "assistant", "tool", "user"]
+        assert [index for index, message in replay if message["role"] == "tool"] == [2]
+
+
 def test_a_result_that_came_late_stands_with_its_call() -> None:
     sources = dicts(call("1"), {"role": "user", "content": "Well?"}, result("1", "a"))
     assert [message["role"] for _, message in replayable(sources, "pydantic_ai")] == ["assistant", "tool", "user"]
@@ -329,6 +341,19 @@ def test_a_conversion_carries_all_that_was_said_or_names_it(name: str, file: str
         texts += [each["function"]["arguments"] for each in message.get("tool_calls", ()) if each["type"] == "function"]
         for text in filter(None, texts):
             assert json.dumps(text)[1:-1] in said or message["message_id"] in lost
+
+
+@pytest.mark.parametrize("arguments", ['{"a":  1}', '{"a": 1', "[1]", "", "select 1;"])
+def test_arguments_are_carried_as_the_model_wrote_them(arguments: str) -> None:
+    asked = call("1")
+    asked["tool_calls"][0]["function"]["arguments"] = arguments
+    there = convert(dicts(asked), "pydantic_ai")
+    assert there.messages[0].parts[0].args == arguments
+    payload = get_format("pydantic_ai").dump(there.messages[0]).payload
+    back = convert([Source("m", "pydantic_ai", payload, TIME)], "openai")
+    # The API wants JSON, so that is what nothing becomes.
+    assert back.messages[0]["tool_calls"][0]["function"]["arguments"] == (arguments or "{}")
+    assert not there.losses + back.losses
 
 
 def test_losses_name_the_message_and_the_part() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -255,6 +256,18 @@ def test_the_rest_of_a_message_is_what_its_parts_say(message: Any) -> None:
     for start in range(len(message.parts) and len(found.parts)):
         assert parts(FORM.rest(message, start)).parts == found.parts[start:]
     assert FORM.dump(message) == before, "the message itself is left alone"
+
+
+def test_nothing_of_a_message_is_replaced_when_it_is_cut() -> None:
+    first, second = UserPromptPart("a"), UserPromptPart("b")
+    given = [first, second]
+    message = ModelRequest(parts=given, metadata={"a": 1})
+    rest = FORM.rest(message, 1)
+    assert rest.parts == [second]
+    assert rest.metadata == {"a": 1}
+    assert message.parts is given
+    assert given == [first, second]
+    assert FORM.rest(message, 0) is message
 
 
 @pytest.mark.parametrize("line", ["pydantic_ai_v1", "pydantic_ai_v2"])
@@ -570,6 +583,46 @@ def test_an_agent_goes_on_from_every_sample(file: str) -> None:
         dicts = [Source(str(index), "openai", json.dumps(each), TIME) for index, each in enumerate(back)]
         again = convert(dicts, "pydantic_ai").messages
         assert agent().run_sync("Go on.", message_history=again).output
+
+
+def test_answers_of_models_stay_apart_and_those_of_nobody_are_joined_as_an_agent_would() -> None:
+    given = [
+        ModelResponse(parts=[TextPart("a")], model_name="m", timestamp=TIME),
+        ModelResponse(parts=[TextPart("b")], timestamp=TIME),
+        ModelResponse(parts=[TextPart("c")], timestamp=TIME),
+        ModelResponse(parts=[TextPart("d")], provider_response_id="1", timestamp=TIME),
+    ]
+    sources = [Source(str(i), "pydantic_ai", FORM.dump(each).payload, TIME) for i, each in enumerate(given)]
+    made = convert(sources, "pydantic_ai").messages
+    assert [[part.content for part in each.parts] for each in made] == [["a"], ["b", "c"], ["d"]]
+    start = ModelRequest(parts=[UserPromptPart("?", timestamp=TIME)])
+    after = agent().run_sync("More", message_history=[start, *given]).all_messages()
+    assert [[part.content for part in each.parts] for each in after[1:4]] == [["a"], ["b", "c"], ["d"]]
+
+
+def test_bytes_of_files_are_the_same_in_a_data_url() -> None:
+    content = ["Look", BinaryContent(data=b"\xfb\xff\xfe", media_type="image/png")]
+    payload = FORM.dump(ModelRequest(parts=[UserPromptPart(content)])).payload
+    (message,) = convert([Source("m", "pydantic_ai", payload, TIME)], "openai").messages
+    url = message["content"][1]["image_url"]["url"]
+    assert url == f"data:image/png;base64,{b64encode(content[1].data).decode()}"  # type: ignore[union-attr]
+    (back,) = convert(stored(message), "pydantic_ai").messages
+    assert back.parts[0].content[1].data == b"\xfb\xff\xfe"
+
+
+def test_what_was_said_in_another_order_is_said_in_that_order_again() -> None:
+    given = [TextPart("a"), ToolCallPart("t", "{}", "1"), ThinkingPart("hm"), TextPart("b"), TextPart("c")]
+    payload = FORM.dump(ModelResponse(parts=given, timestamp=TIME)).payload
+    (neutral,) = FORM.to_neutral(payload)
+    assert neutral["order"] == ["content", "tool_calls", "thinking", "content", "content"]
+    assert FORM.from_neutral([neutral]).messages[0].parts == given
+    usual = FORM.dump(ModelResponse(parts=[given[2], given[0], given[1]], timestamp=TIME)).payload
+    assert "order" not in FORM.to_neutral(usual)[0]
+
+
+def test_a_plain_answer_is_a_plain_dict() -> None:
+    payload = FORM.dump(ModelResponse(parts=[TextPart("Yes.")], timestamp=TIME)).payload
+    assert FORM.to_neutral(payload) == [{"role": "assistant", "content": "Yes.", "created_at": "2026-01-02T03:04:05Z"}]
 
 
 def test_a_call_that_was_closed_is_closed_for_the_agent_too() -> None:
