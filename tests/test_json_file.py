@@ -201,7 +201,7 @@ class TestLayout:
     def test_lines_that_a_later_one_replaced_are_cleared_away(
         self, path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(json_file, "_BLOCK", 4096)
+        monkeypatch.setattr(json_file, "_WASTE", 4096)
         backend = opened()
         append(backend, draft("m-0"), draft("m-1"))
         for number in range(200):
@@ -290,7 +290,7 @@ class TestWhatOthersDo:
     def test_a_reader_finishes_with_the_file_it_began_with(self, opened: Opened) -> None:
         one, two = opened(), opened()
         append(one, *(draft(f"m-{n}", f"text {n}") for n in range(50)))
-        index = one._caught_up()
+        index = one._file.caught_up()
         rows = index.frozen(index.chats[b'{"chat": "chat123"'].rows[:])
         two.write(CHAT, Change(NOW, deletions=list(range(40)), active=-40))
         assert ids(one) == [f"m-{n}" for n in range(40, 50)]
@@ -675,7 +675,7 @@ for thread in threads: thread.join()
 
     def test_a_fork_while_another_thread_writes_does_not_hang_the_child(self, opened: Opened) -> None:
         backend = opened()
-        with backend._writing, backend._indexing, backend._syncing:
+        with backend._file._writing, backend._file.indexing:
             child = os.fork()
             if child == 0:
                 status = 1

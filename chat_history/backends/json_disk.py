@@ -19,19 +19,26 @@ _BUFFER = 1 << 20
 class File:
     """An open file. Its descriptor is closed with the last user, so that a reader may outlive a replacement."""
 
-    __slots__ = ("fd", "identity", "path", "writable")
+    __slots__ = ("descriptors", "fd", "identity", "path", "writable")
 
     def __init__(self, path: str, flags: int, mode: int = 0o600) -> None:
-        self.fd = -1
+        self.descriptors: list[int] = []
         self.fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, mode)
+        self.descriptors.append(self.fd)
         self.path = path
         self.writable = flags & os.O_ACCMODE != os.O_RDONLY
         status = os.fstat(self.fd)
         self.identity = (status.st_dev, status.st_ino)
 
     def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+        for fd in self.descriptors:
+            os.close(fd)
+
+    def open_again(self) -> bool:
+        """Open a second descriptor, with failures of its own; False if the file has lost its name."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self.descriptors.append(fd)
+        return os.path.samestat(os.fstat(fd), os.fstat(self.fd))
 
     def size(self) -> int:
         """How many bytes it has now."""
@@ -50,15 +57,23 @@ def opened(path: str) -> File:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = File(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+        _check_regular(file)
+        while not file.open_again():
+            file = File(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+        return file
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise ConfigError(f"{path} cannot be a file ({error.strerror}); name another path") from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not os.path.exists(path):
             raise
         file = File(path, os.O_RDONLY | os.O_NONBLOCK)
+        _check_regular(file)
+        return file
+
+
+def _check_regular(file: File) -> None:
     if not stat.S_ISREG(os.fstat(file.fd).st_mode):
-        raise ConfigError(f"{path} is not a regular file; name another path")
-    return file
+        raise ConfigError(f"{file.path} is not a regular file; name another path")
 
 
 def write_at(fd: int, data: bytes, offset: int) -> None:
@@ -91,6 +106,7 @@ def replaced(old: File, blocks: Iterable[bytes], check: Callable[[File], object]
     temporary = f"{old.path}.tmp"
     new = File(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
     try:
+        new.open_again()
         fcntl.flock(new.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(old.fd)
         with suppress(PermissionError):

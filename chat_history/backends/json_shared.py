@@ -1,0 +1,347 @@
+"""A JSON file as threads and processes share it: whose turn it is to write, what the others wrote, what is durable."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar, cast
+from weakref import WeakSet
+
+from chat_history.errors import ConfigError, HistoryClosedError, StorageError, StoreBusyError
+
+from .json_damage import document, mended
+from .json_disk import File, opened, replaced, sync, write_at
+from .json_index import BadLineError, Index
+from .json_lines import CLOSING
+
+__all__ = ["SharedFile"]
+
+_BLOCK: Final = 1 << 20
+_TOGETHER = 64
+
+_Result = TypeVar("_Result")
+
+
+class _Request:
+    """A change that a thread waits for. Whoever has the turn makes it, for the others too."""
+
+    __slots__ = ("change", "done", "error", "result", "wake")
+
+    def __init__(self, change: Callable[[Index], Any]) -> None:
+        self.change = change
+        self.done = False
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self.wake: SimpleQueue[None] = SimpleQueue()
+
+
+class SharedFile:
+    """A file, and the index of all that was written to it by whomever."""
+
+    def __init__(self, path: str, *, durable: bool, timeout: float) -> None:
+        self.path = path
+        self._durable = durable
+        self._timeout = timeout
+        self._lost = False
+        self._new_locks()
+        self._index: Index | None = Index(opened(path))
+        self.caught_up()
+        _files.add(self)
+
+    def _new_locks(self) -> None:
+        self._waiting: deque[_Request] = deque()
+        # Always taken in this order. The first is held together with the lock of the file.
+        self._writing = threading.Lock()
+        self.indexing = threading.Lock()
+        self._locked: File | None = None
+        # Two syncs at a time: while one is under way the next batch gathers. Each has a descriptor of its own, because
+        # the system tells of a failure once for each.
+        self._syncs: SimpleQueue[int] = SimpleQueue()
+        self._syncs.put(0)
+        self._syncs.put(1)
+
+    def close(self) -> None:
+        """Let go of the file. Every later call raises `HistoryClosedError`."""
+        self._writing.acquire()
+        with self.indexing:
+            self._index = None
+        self._end()
+
+    # Reading.
+
+    def caught_up(self) -> Index:
+        """The index of all that was written. To be used under `indexing`; what it points at stays readable."""
+        with self.indexing:
+            index = self._seen(self._status())
+        if index is None:
+            # Somebody is writing just now, or was interrupted: who gets the lock knows which.
+            index = self._current()
+            patience = 0 if index.loaded else self._timeout
+            try:
+                self._take(patience)
+            except StoreBusyError:
+                if index.loaded:
+                    return index
+                raise
+            try:
+                index = self._seen_or_mended(self._locked_status(patience))
+            except StoreBusyError:
+                if not index.loaded:
+                    raise
+            finally:
+                self._end()
+        return index
+
+    def _current(self) -> Index:
+        index = self._index
+        if index is None:
+            raise HistoryClosedError("this history was shut down; open it again to use it")
+        return index
+
+    def _status(self) -> os.stat_result | None:
+        try:
+            return os.stat(self.path)
+        except FileNotFoundError:
+            return None
+
+    def _seen(self, status: os.stat_result | None) -> Index | None:
+        """The index, once it has what is new in the file; None if the file does not end as it should."""
+        index = self._current()
+        if status is None or (status.st_dev, status.st_ino) != index.file.identity:
+            index = self._index = Index(opened(self.path))
+            status = os.fstat(index.file.fd)
+        size = status.st_size
+        if index.loaded:
+            if size == index.end + len(CLOSING):
+                return index
+            try:
+                if size > index.end and index.read(size):
+                    return index
+                if size > index.end + len(CLOSING):
+                    return None
+            except BadLineError:
+                pass
+            # Somebody changed more than the end: read all of it again.
+            index = self._index = Index(index.file)
+        try:
+            return index if index.read(size) else None
+        except BadLineError:
+            self._index = Index(index.file)
+            return None
+
+    def _seen_or_mended(self, status: os.stat_result) -> Index:
+        with self.indexing:
+            index = self._seen(status)
+            if index is None:
+                index = self._index = mended(self._current().file)
+                self._locked = index.file
+        return index
+
+    # Writing.
+
+    def write(self, change: Callable[[Index], _Result]) -> _Result:
+        """What a change returns that may `append` or `replace`, once all of that is durable.
+
+        One change is made at a time in all processes, on an index that has all that was written before.
+        """
+        request = _Request(change)
+        self._waiting.append(request)
+        until = 0.0
+        while not request.done:
+            if self._writing.acquire(blocking=False):
+                self._lead(request)
+                continue
+            until = until or time.monotonic() + self._timeout
+            try:
+                request.wake.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                try:
+                    self._waiting.remove(request)
+                except ValueError:
+                    request.wake.get()
+                else:
+                    raise self._busy(self._timeout) from None
+        if request.error is not None:
+            raise request.error
+        return cast(_Result, request.result)
+
+    def append(self, index: Index, lines: Iterable[str]) -> None:
+        """Put lines in the place of the closing, and the closing after them. Only for a change."""
+        file, start, separator = index.file, index.end, index.separator
+        at = start
+        data = b""
+        try:
+            for data in _blocks(separator, lines):
+                write_at(file.fd, data, at)
+                at += len(data)
+        except BaseException:
+            if os.pread(file.fd, len(CLOSING), file.size() - len(CLOSING)) != CLOSING:
+                os.ftruncate(file.fd, start + len(CLOSING))
+                write_at(file.fd, CLOSING, start)
+            raise
+        if at - start == len(data):
+            # One block: it is indexed as it is, unless a reader did so from the file already.
+            with self.indexing:
+                if index.end == start:
+                    index.add(data[len(separator) : -len(CLOSING)] + b",\n", start + len(separator))
+
+    def replace(self, index: Index, lines: Iterable[bytes]) -> None:
+        """Put a new file of these lines in the place of this one. Only for a change."""
+        self._locked = file = replaced(index.file, document(lines))
+        with self.indexing:
+            self._index = Index(file)
+
+    def _lead(self, own: _Request) -> None:
+        """Make the changes of all who wait, then let the next thread write while they are synced."""
+        batch: list[_Request] = []
+        slot = None
+        try:
+            try:
+                if self._durable:
+                    slot = self._sync_slot()
+                status = self._locked_status(self._timeout)
+                index = self._seen_or_mended(status)
+                index.file.check_writable(status.st_mode)
+                self._check_kept()
+                file = index.file
+                while self._waiting and len(batch) < _TOGETHER:
+                    request = self._waiting.popleft()
+                    batch.append(request)
+                    try:
+                        request.result = request.change(index)
+                    except Exception as error:
+                        request.error = error
+                    if self._index is not index or index.end + len(CLOSING) != file.size():
+                        break
+            except BaseException:
+                with suppress(ValueError):
+                    self._waiting.remove(own)
+                raise
+            finally:
+                self._end()
+            if slot is not None and any(request.error is None for request in batch):
+                self._sync(file.descriptors[slot])
+        except BaseException as error:
+            failed = error if isinstance(error, Exception) else self._interrupted()
+            for request in batch:
+                request.error = request.error or failed
+            raise
+        finally:
+            if slot is not None:
+                self._syncs.put(slot)
+            for request in batch:
+                request.done = True
+                request.wake.put(None)
+
+    def _sync_slot(self) -> int:
+        try:
+            return self._syncs.get(timeout=self._timeout)
+        except Empty:
+            raise self._busy(self._timeout) from None
+
+    def _sync(self, fd: int) -> None:
+        try:
+            sync(fd)
+        except OSError:
+            # A second attempt would only pretend: the system tells of it once.
+            self._lost = True
+            self._check_kept()
+
+    def _check_kept(self) -> None:
+        if self._lost:
+            raise StorageError(
+                f"{self.path}: the disk failed to keep what was written last; "
+                "check the disk, then open the history again to see what is stored"
+            )
+
+    def _interrupted(self) -> StorageError:
+        return StorageError(f"{self.path}: the thread that wrote was interrupted; look whether this was stored")
+
+    # Taking turns.
+
+    def _take(self, timeout: float) -> None:
+        if not self._writing.acquire(timeout=timeout):
+            raise self._busy(timeout)
+
+    def _end(self) -> None:
+        file, self._locked = self._locked, None
+        try:
+            if file is not None:
+                fcntl.flock(file.fd, fcntl.LOCK_UN)
+        finally:
+            self._writing.release()
+            if self._waiting:
+                with suppress(IndexError):
+                    self._waiting[0].wake.put(None)
+
+    def _locked_status(self, timeout: float) -> os.stat_result:
+        """Lock the file that has the name now, and say what the system says of it."""
+        pause = until = 0.0
+        while True:
+            file = self._current().file
+            try:
+                fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                now = time.monotonic()
+                until = until or now + timeout
+                if now >= until:
+                    raise self._busy(timeout) from None
+                time.sleep(pause)
+                pause = min(pause + 0.00002, 0.001)
+                continue
+            self._locked = file
+            status = self._status()
+            if status is not None and (status.st_dev, status.st_ino) == file.identity:
+                return status
+            fcntl.flock(file.fd, fcntl.LOCK_UN)
+            with self.indexing:
+                self._index = Index(opened(self.path))
+
+    def _busy(self, timeout: float) -> StoreBusyError:
+        return StoreBusyError(
+            f"{self.path}: others were writing for {timeout:g} seconds; nothing was written, try again"
+        )
+
+    def forked(self) -> None:
+        """In the child: a lock on a file belongs to all who inherited its descriptor, so it needs one of its own."""
+        torn = self.indexing.locked()
+        self._new_locks()
+        if self._index is not None:
+            with suppress(OSError, ConfigError):
+                file = opened(self.path)
+                if torn or file.identity != self._index.file.identity:
+                    self._index = Index(file)
+                else:
+                    self._index.file = file
+
+
+def _blocks(separator: bytes, lines: Iterable[str]) -> Iterator[bytes]:
+    """Lines as they are appended, in blocks of bounded size; the last one ends with the closing."""
+    block: list[str] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size > _BLOCK:
+            yield separator + ",\n".join(block).encode()
+            separator = b",\n"
+            block = []
+            size = 0
+    yield (separator + ",\n".join(block).encode() if block else b"") + CLOSING
+
+
+_files: WeakSet[SharedFile] = WeakSet()
+
+
+def _after_fork() -> None:
+    for file in list(_files):
+        file.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
