@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -16,6 +17,19 @@ pytest.register_assert_rewrite("chat_history.testing")
 ALL = ("json", "sqlite", "relaxed", "memory", "postgres")
 DURABLE = ("json", "sqlite", "postgres")
 """Those that other processes can open, and that lose nothing."""
+
+SPAWN = multiprocessing.get_context("forkserver")
+"""Makes processes that share nothing with this one, and soon: one of their kind has done the imports."""
+SPAWN.set_forkserver_preload(
+    [
+        "pytest",
+        "chat_history.testing",
+        "chat_history.backends.json_file",
+        "chat_history.backends.sqlite",
+        "chat_history.backends.postgres",
+        "chat_history_adapters.formats.openai_chat",
+    ]
+)
 
 
 class Store(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -10,7 +9,7 @@ from contextlib import suppress
 from threading import Barrier
 from typing import Any
 
-from stores import ALL, DURABLE, Store, on
+from stores import ALL, DURABLE, SPAWN, Store, on
 
 from chat_history import ChatExistsError, ChatHistory, ChatHistoryWarning, StoredMessage, VersionConflictError
 from chat_history.testing import check_chat, say
@@ -19,12 +18,6 @@ PROCESSES = 4
 THREADS = 8
 EACH = 50
 """What each writer writes."""
-
-SPAWN = multiprocessing.get_context("forkserver")
-"""Processes that share nothing with this one, and are there at once because one of their kind has done the imports."""
-SPAWN.set_forkserver_preload(
-    ["pytest", *(f"chat_history.backends.{name}" for name in ("json_file", "sqlite", "postgres"))]
-)
 
 meeting: Any
 """Where the processes of one test wait for one another before they begin."""
