@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum
+from operator import is_
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -33,8 +34,8 @@ class _Snapshot(NamedTuple):
     """Every mutable container that the message is made of: instance dictionaries, dicts, lists."""
     copies: list[Any]
     """Shallow copies of them, taken then. Equal to `live` as long as nothing in the message was changed in place."""
-    kinds: list[tuple[Any, list[type]]]
-    """Containers with numbers, and the types in them: 1 == True == 1.0 must not hide a change."""
+    numbers: list[tuple[Any, Any]]
+    """Values now and then, where numbers are among them: 1 == True == 1.0 must not hide a change."""
     digest: bytes
 
 
@@ -55,8 +56,9 @@ class Snapshots:
         key = id(message)
         message_ref = _Ref(message, self._forget)
         message_ref.key = key
-        kinds = [(container, types) for container in live if (types := _numbered(container)) is not None]
-        self._snapshots[key] = _Snapshot(message_ref, live, [c.copy() for c in live], kinds, digest)
+        copies = [container.copy() for container in live]
+        numbers = [each for each in zip(map(_values, live), map(_values, copies), strict=True) if _numbered(each[1])]
+        self._snapshots[key] = _Snapshot(message_ref, live, copies, numbers, digest)
 
     def digests(self, messages: Iterable[object]) -> list[bytes | None]:
         """The digests that were remembered; None for an object that is unknown or was changed since."""
@@ -67,8 +69,8 @@ class Snapshots:
             if snapshot is None:
                 digests.append(None)
                 continue
-            of, live, copies, kinds, digest = snapshot
-            unchanged = of() is message and live == copies and (not kinds or _same_kinds(kinds))
+            of, live, copies, numbers, digest = snapshot
+            unchanged = of() is message and live == copies and (not numbers or _identical(numbers))
             digests.append(digest if unchanged else None)
         return digests
 
@@ -76,17 +78,20 @@ class Snapshots:
         self._snapshots.pop(message.key, None)
 
 
-def _same_kinds(kinds: list[tuple[Any, list[type]]]) -> bool:
-    return all(list(map(type, _values(container))) == types for container, types in kinds)
+def _identical(pairs: list[tuple[Any, Any]]) -> bool:
+    # The values are not looked at, only where they are: that is the faster the less of them is in the cache.
+    for now, then in pairs:  # noqa: SIM110 a generator costs more than what it would do
+        if not all(map(is_, now, then)):
+            return False
+    return True
 
 
 def _values(container: Any) -> Any:
     return container.values() if type(container) is dict else container
 
 
-def _numbered(container: Any) -> list[type] | None:
-    types = list(map(type, _values(container)))
-    return None if NUMBERS.isdisjoint(types) else types
+def _numbered(values: Any) -> bool:
+    return not NUMBERS.isdisjoint(map(type, values))
 
 
 def _containers(message: object) -> list[Any] | None:
