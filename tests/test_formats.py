@@ -262,6 +262,11 @@ def test_ids_that_repeat_from_turn_to_turn_are_matched_in_order() -> None:
     assert [m.get("name") for _, m in neutral_messages(sources)] == [None, "add", None, "now"]
 
 
+def test_an_id_that_is_used_again_is_answered_for_the_newer_call() -> None:
+    sources = dicts(call("1", "add"), {"role": "user", "content": "?"}, call("1", "now"), result("1", "noon"))
+    assert neutral_messages(sources)[-1][1]["name"] == "now"
+
+
 def test_a_call_that_was_never_answered_is_closed_when_the_chat_goes_on() -> None:
     sources = dicts({"role": "user", "content": "?"}, call("1"), {"role": "user", "content": "Never mind."})
     replayed = [message for _, message in replayable(sources, "pydantic_ai")]
