@@ -114,7 +114,7 @@ class JSONBackend(Backend):
         if change.expected_version is not None and change.expected_version != actual:
             raise VersionConflictError(change.expected_version, actual)
         version = first_version(change.now) if known is None else actual + 1
-        position = 0 if known is None else known.next
+        position = 0 if known is None else known.next_position()
         last = None if known is None else known.head_id()
         parent = last if change.follows is UNSET else change.follows
         lines: Iterable[str] = draft_lines(head, drafts, position, parent)
@@ -165,7 +165,7 @@ class JSONBackend(Backend):
     ) -> None:
         """Replace the file by one without some rows. Of the chats with these heads it says what `lines` say."""
         others = (
-            chat_line(head.decode(), chat.record(), chat.next)
+            chat_line(head.decode(), chat.record(), chat.next_position())
             for head, chat in index.chats.items()
             if chat.recorded and head not in changed
         )
@@ -253,10 +253,10 @@ class JSONBackend(Backend):
         with self._file.indexing:
             chats = index.owners.get((owner.tenant_id, owner.user_id), [])
             if after is not None:
-                time, key = stamp(after[0]), after[1]
+                time, key = stamp(after[0]).encode(), after[1]
                 chats = [c for c in chats if c.updated_at < time or (c.updated_at == time and c.key() < key)]
             if before is not None:
-                time, key = stamp(before[0]), before[1]
+                time, key = stamp(before[0]).encode(), before[1]
                 chats = [c for c in chats if c.updated_at > time or (c.updated_at == time and c.key() > key)]
             return [chat.record() for chat in _nearest(chats, limit, oldest=before is not None)]
 

@@ -20,7 +20,8 @@ from .json_lines import CLOSING, METADATA, OPENING, PAYLOAD, Message, head_of, k
 
 __all__ = ["BadLineError", "Chat", "Frozen", "Index"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Small enough for the processor's cache."""
 _GAP = 1 << 14
 """Lines closer to each other than this are fetched in one read, together with what lies between them."""
 _MOST = 1 << 22
@@ -29,12 +30,11 @@ _STALE = 0x80
 """Set in the status of a message whose own line still says another."""
 
 _MESSAGE = re.compile(
-    rb'(\{"chat": "[^"\\\n]*+"(?:, "tenant": "[^"\\\n]*+")?(?:, "user": "[^"\\\n]*+")?)'
-    rb', "position": (\d+), "id": "([^"\\\n]*+)"(?:, "parent": "[^"\\\n]*+")?(?:, "status": "(\w+)")?'
-    rb', "created_at": "([0-9T:.-]{26}Z)", "digest": "[0-9a-f]*+"'
-    rb', ("role": "[^"\\\n]*+", "format": "[^"\\\n]*+")'
+    rb'(\{"chat": "[^"]*+"(?:, "tenant": "[^"]*+")?(?:, "user": "[^"]*+")?)'
+    rb', "position": (\d+), "id": "([^"]*+)"(?:, "parent": "[^"]*+")?(?:, "status": "([^"]*+)")?'
+    rb', "created_at": "(.{26}Z)", "digest": "[^"]*+", ("role": "[^"]*+", "format": "[^"]*+")'
 )
-"""The beginning of a message's line. What it does not match is read by `json`, more slowly."""
+"""The beginning of a message's line, if it has no backslash. Another line is read by `json`, more slowly."""
 
 
 class BadLineError(Exception):
@@ -56,8 +56,9 @@ class Chat:
         "hashed",
         "head",
         "ids",
+        "least",
         "metadata",
-        "next",
+        "promised",
         "recorded",
         "rows",
         "shared",
@@ -78,9 +79,12 @@ class Chat:
         self.version = 0
         self.count = 0
         self.head: bytes | None = None
-        self.next = 0
-        self.created_at = ""
-        self.updated_at = ""
+        self.least = 0
+        """What the position of its next line in the file is at least."""
+        self.promised = 0
+        """What the position of its next message is at least: positions are not given out again."""
+        self.created_at = b""
+        self.updated_at = b""
         self.rows = array("I")
         self.dense = True
         """Whether every message is active."""
@@ -99,9 +103,13 @@ class Chat:
             self.version,
             self.count,
             self.head_id(),
-            datetime.fromisoformat(self.created_at),
-            datetime.fromisoformat(self.updated_at),
+            datetime.fromisoformat(self.created_at.decode()),
+            datetime.fromisoformat(self.updated_at.decode()),
         )
+
+    def next_position(self) -> int:
+        """The position of its next message."""
+        return max(self.least, self.promised)
 
     def head_id(self) -> str | None:
         """The id of the last message of the active branch."""
@@ -149,11 +157,21 @@ class Index:
         """Bytes of lines that a later one replaced."""
         self.awaited = 0
         """How many lines of the last change are still to come."""
-        self.whole = self.end
-        """Where the last change that is complete ends."""
-        self._kinds: dict[bytes, int] = {}
+        self._before = self._after = self.end
+        """Where the last chat's line, and the line before it, end."""
+        self._codes: dict[bytes, int] = {}
 
     # Reading what is new in the file.
+
+    @property
+    def last(self) -> int:
+        """Where the last line that was taken ends."""
+        return max(self._after, self.offset[-1] + self.length[-1] if self.offset else 0)
+
+    @property
+    def whole(self) -> int:
+        """Where the last change ends of which no line is missing."""
+        return self._before if self.awaited else self.last
 
     @property
     def separator(self) -> bytes:
@@ -185,7 +203,7 @@ class Index:
             raise BadLineError(self.end)
         rest = b""
         while (begin := at + len(rest)) < stop:
-            data = os.pread(self.file.fd, min(_CHUNK, stop - begin), begin)
+            data = os.pread(self.file.fd, min(max(_CHUNK, len(rest)), stop - begin), begin)
             if not data:
                 raise BadLineError(at)
             chunk = rest + data
@@ -199,65 +217,62 @@ class Index:
         """Index the whole lines of a chunk of the file, each with what separates it from the next; their length."""
         offsets, lengths, payloads = self.offset, self.length, self.payload
         positions, statuses, kinds = self.position, self.status, self.kind
+        chats, codes = self.chats, self._codes
         find, starts, match = chunk.find, chunk.startswith, _MESSAGE.match
         at = 0
         try:
             while (newline := find(b"\n", at)) >= 0:
-                found = match(chunk, at)
                 if not starts(b"},", newline - 2):
                     raise BadLineError(base + at)
-                if found is not None:
+                found = match(chunk, at)
+                if found is not None and (end := found.end()) < newline and find(b"\\", at, end) < 0:
                     head, position, message_id, status, created_at, kind = found.groups()
-                    begin = found.end()
-                    begin = (begin if starts(PAYLOAD, begin) else find(PAYLOAD, begin, newline)) + len(PAYLOAD)
-                    if begin < len(PAYLOAD):
+                    payload = find(PAYLOAD, end, newline) + len(PAYLOAD)
+                    if payload < end:
                         raise BadLineError(base + at)
                 else:
                     odd = self._odd(chunk[at : newline - 1], base + at)
                     if odd is None:
                         at = newline + 1
                         continue
-                    head, position, message_id, status, created_at, kind, begin = odd
-                    begin += at
-                chat = self.chats.get(head)
+                    head, position, message_id, status, created_at, kind, payload = odd
+                    payload += at
                 place = int(position)
+                chat = chats.get(head)
                 if chat is None:
                     chat = self._begin(head)
-                    chat.created_at = chat.updated_at = created_at.decode()
-                    chat.version = first_version(datetime.fromisoformat(chat.created_at)) - 1
-                elif chat.rows and place <= positions[chat.rows[-1]]:
+                    chat.created_at = chat.updated_at = created_at
+                    chat.version = first_version(datetime.fromisoformat(created_at.decode())) - 1
+                if place < chat.least:
                     raise BadLineError(base + at)
-                row = len(offsets)
-                chat.rows.append(row)
+                chat.least = place + 1
+                chat.rows.append(len(offsets))
                 offsets.append(base + at)
                 lengths.append(newline - 1 - at)
-                payloads.append(begin - at)
+                payloads.append(payload - at)
                 positions.append(place)
-                kinds.append(self._kinds[kind] if kind in self._kinds else self._kind(kind))
+                code = codes.get(kind)
+                kinds.append(self._kind(kind) if code is None else code)
                 if status is None:
                     statuses.append(_ACTIVE)
                 else:
                     statuses.append(self.code(status.decode()))
                     chat.dense = False
                 if chat.ids is not None:
-                    chat.ids[message_id] = row
+                    chat.ids[message_id] = len(offsets) - 1
                 at = newline + 1
                 if self.awaited:
                     self.awaited -= 1
-                else:
-                    chat.version += 1
-                    chat.count += 1
-                    chat.head = message_id
-                    chat.next = place + 1
-                    time = created_at.decode()
-                    if time > chat.updated_at:
-                        chat.updated_at = time
-                if not self.awaited:
-                    self.whole = base + at - 2
+                    continue
+                chat.version += 1
+                chat.count += 1
+                chat.head = message_id
+                if created_at > chat.updated_at:
+                    chat.updated_at = created_at
         except (ValueError, OverflowError, LookupError) as error:
             raise BadLineError(base + at) from error
         if at:
-            self.end = base + at - 2
+            self.end = base + at - len(",\n")
         return at
 
     def _odd(self, line: bytes, offset: int) -> tuple[bytes, int, bytes, bytes | None, bytes, bytes, int] | None:
@@ -286,10 +301,10 @@ class Index:
         chat = self.chats.get(head) or self._begin(head)
         chat.version = record["version"]
         chat.count = record["message_count"]
-        chat.next = record["next_position"]
+        chat.promised = record["next_position"]
         chat.head = record["head"].encode() if "head" in record else None
-        chat.created_at = record["created_at"]
-        chat.updated_at = record["updated_at"]
+        chat.created_at = record["created_at"].encode()
+        chat.updated_at = record["updated_at"].encode()
         chat.title = record.get("title", "")
         chat.shared = record.get("shared", False)
         begin = line.find(METADATA) + len(METADATA)
@@ -304,9 +319,8 @@ class Index:
                 self.parents[row] = parent
         self.dead += chat.recorded
         chat.recorded = len(line)
+        self._before, self._after = self.last, offset + len(line)
         self.awaited = record.get("messages", 0)
-        if not self.awaited:
-            self.whole = offset + len(line)
 
     def _begin(self, head: bytes) -> Chat:
         names = json.loads(head + b"}")
@@ -318,7 +332,7 @@ class Index:
     def _kind(self, kind: bytes) -> int:
         names = json.loads(b"{" + kind + b"}")
         self.kinds.append((names["role"], names["format"]))
-        return self._kinds.setdefault(kind, len(self.kinds) - 1)
+        return self._codes.setdefault(kind, len(self.kinds) - 1)
 
     def code(self, status: str) -> int:
         """The number that stands for a status."""
@@ -369,7 +383,8 @@ class Index:
             ids = {}
             for row, line in self.lines(chat.rows):
                 found = _MESSAGE.match(line)
-                ids[found[3] if found else self.header(row, line)["id"].encode()] = row
+                plain = found is not None and b"\\" not in found[0]
+                ids[found[3] if found and plain else self.header(row, line)["id"].encode()] = row
             chat.ids = ids
         return chat.ids
 
