@@ -236,6 +236,7 @@ class PostgresBackend(Backend):
         self._sizes = min_connections, max(min_connections, max_connections)
         self._given_pool = pool
         self._pool = pool
+        self._untaken: list[Connection] = []
         self._settings = {} if pool else _settings(conninfo, timeout, prepare)
         self._closed = False
         self._forget()
@@ -275,7 +276,7 @@ class PostgresBackend(Backend):
             self._pool = self._new_pool(connection)
 
     def _new_pool(self, *opened: Connection) -> ConnectionPool[Any]:
-        ready = list(opened)
+        ready = self._untaken = list(opened)
 
         class Opened(psycopg.Connection[Any]):
             """Takes the connection that the store was opened with, so that opening it costs only one."""
@@ -650,6 +651,8 @@ class PostgresBackend(Backend):
         _stores.discard(self)
         if self._pool is not None and self._given_pool is None:
             self._pool.close()
+            for connection in self._untaken:  # closed before the pool's own thread took it
+                connection.close()
 
     def _forget(self) -> None:
         """Begin as in a new process, with no call under way."""

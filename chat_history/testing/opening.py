@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +38,14 @@ class Opening:
         with ChatHistory(open_backend()) as later:
             assert check_chat(later, "c") == ([] if in_memory else messages)
             assert list(later.list_chats()) == ([] if in_memory else [chat])
+
+    def test_opening_and_closing_leaves_nothing_open(self, open_backend: Callable[[], Backend]) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(5):
+                open_backend().close()
+                gc.collect()
+        assert not caught
 
     def test_two_openings_see_each_others_writes_at_once(self, history: ChatHistory, reopen: Reopen) -> None:
         other = reopen()
