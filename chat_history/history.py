@@ -41,8 +41,8 @@ from .errors import (
     MessageNotFoundError,
     VersionConflictError,
 )
-from .formats import MessageFormat, get_format, neutral_messages
-from .loading import load, report, sources
+from .formats import MessageFormat, get_format
+from .loading import DICTS, as_dicts, load, report
 from .messages import Chat, Message, MessageStatus, Page, StoredMessage, new_ids
 from .records import chat_of, stored_drafts, stored_message
 from .windows import newest_turns
@@ -61,8 +61,6 @@ HEAD = 4
 """How many messages at the beginning of a chat are searched for the system prompts that lead it."""
 KEYS = 4096
 """Chat keys remembered by a view, because computing one takes a few microseconds."""
-DICTS = "openai"
-"""The format of what people add by hand, which comes back as the very dicts."""
 
 
 class _Store:
@@ -298,13 +296,7 @@ class ChatHistory:
         rows = backend.read_payloads(key, limit=limit, newest=True)
         if all(row[2] == DICTS for row in rows):
             return [json.loads(row[3]) for row in rows]
-        return [message for _, message in self._shown(backend.read(key, limit=limit, newest=True))]
-
-    def _shown(self, records: Sequence[Record]) -> Iterator[tuple[Record, Message]]:
-        """Records as dicts: what was added as a dict is that dict."""
-        for index, message in neutral_messages(sources(records)):
-            record = records[index]
-            yield record, json.loads(record.payload) if record.format == DICTS else message
+        return list(as_dicts(backend.read(key, limit=limit, newest=True)))
 
     def get_message_history(
         self, chat_id: str, format: str = "pydantic_ai", last: int | None = None, *, strict: bool = False
@@ -365,7 +357,7 @@ class ChatHistory:
         """
         speakers = {assistant_role: "assistant", user_role: "user"}
         readable = []
-        for _, message in self._shown(self._backend().read(self._key(chat_id))):
+        for message in as_dicts(self._backend().read(self._key(chat_id))):
             speaker = speakers.get(str(message.get("role")))
             text = _text(message.get("content"))
             if speaker is None or text is None:

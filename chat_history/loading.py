@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import formats
@@ -12,12 +13,29 @@ from .errors import ConversionError, ConversionWarning
 from .formats import Loss, MessageFormat, Source
 from .messages import Message
 
-__all__ = ["load", "report", "sources"]
+__all__ = ["DICTS", "as_dicts", "load", "report", "sources"]
 
 
 def sources(records: Sequence[Record]) -> list[Source]:
     """Records as conversions see them."""
     return [Source(record.message_id, record.format, record.payload, record.created_at) for record in records]
+
+
+DICTS = "openai"
+"""The format of what people add by hand, which comes back as the very dicts."""
+
+
+def as_dicts(records: Sequence[Record]) -> Iterator[Message]:
+    """Records for people to look at: what was added as a dict is that dict, all else its neutral messages."""
+    neutral: dict[int, list[Message]] = {}
+    if any(record.format != DICTS for record in records):
+        for index, message in formats.neutral_messages(sources(records)):
+            neutral.setdefault(index, []).append(message)
+    for index, record in enumerate(records):
+        if record.format == DICTS:
+            yield json.loads(record.payload)
+        else:
+            yield from neutral.get(index, [])
 
 
 def load(form: MessageFormat, records: Sequence[Record]) -> tuple[list[Any], list[Loss]]:

@@ -302,7 +302,7 @@ def _native(form: MessageFormat, record: Record) -> _Cut | None:
 
 def _own(form: MessageFormat, payload: str) -> _Cut:
     kind, parts, envelope, system = form.parts(payload)
-    return _Cut([(kind, part) for part in parts] or [(kind, "")], envelope, system)
+    return _Cut([(kind, part) for part in parts], envelope, system)
 
 
 def _converted(form: MessageFormat, sources: Sequence[Source]) -> list[_Cut]:
