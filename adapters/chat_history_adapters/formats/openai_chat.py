@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +10,11 @@ from chat_history.errors import InvalidMessageError
 from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
+from .json_dicts import canonical, payload_of
 from .openai_chat_from_neutral import Writer
 from .openai_chat_to_neutral import to_neutral
 
 __all__ = ["FORMAT", "OpenAIChat"]
-
-MAX_DEPTH = 100
-"""Lists and dicts in one another: what every reader of JSON can still take, from however deep a call."""
-MAX_INTEGER = 10**4300
-"""Python itself reads no longer ones from text."""
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 class OpenAIChat:
@@ -44,16 +36,7 @@ class OpenAIChat:
         """The dict as JSON with its keys in their order. Refuses what JSON would give back as something else."""
         if not isinstance(message, dict):
             message = _of_sdk(message)
-        for key, value in message.items():
-            if type(value) is not str or type(key) is not str:
-                _check(message, "message", 1)
-                break
-        payload = _encode(message)
-        if not payload.isascii():
-            try:
-                payload.encode()
-            except UnicodeEncodeError:
-                payload = _escaped(message)
+        payload = payload_of(message)
         content = message.get("content")
         text = content if type(content) is str else _text(message)
         return Dumped(payload, readable(message["role"]), readable(text))
@@ -66,7 +49,7 @@ class OpenAIChat:
         """The whole dict as one part: dicts are never merged."""
         message = json.loads(payload)
         system = message.get("role") in ("system", "developer")
-        return Parts("dict", [_canonical(message)], "", 1 if system else 0)
+        return Parts("dict", [canonical(message)], "", 1 if system else 0)
 
     def rest(self, message: Any, start: int) -> Any:
         """The message itself: it has one part."""
@@ -95,46 +78,6 @@ def _of_sdk(message: Any) -> dict[str, Any]:
     raise InvalidMessageError(
         f"an openai {type(message).__name__} is not a message; take the message out of it (choices[0].message)"
     )
-
-
-def _check(value: Any, path: str, depth: int) -> None:
-    """Refuse what would not come back equal, naming where it is."""
-    if depth > MAX_DEPTH:
-        raise InvalidMessageError(f"{path[:80]}... lies more than {MAX_DEPTH} levels deep; flatten the message")
-    if isinstance(value, str) or value is None or value is True or value is False:
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise InvalidMessageError(
-                    f"{path} has the key {key!r}, and JSON has only strings for keys: make it a string"
-                )
-            _check(item, f"{path}[{key!r}]", depth + 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check(item, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, int):
-        if not -MAX_INTEGER < value < MAX_INTEGER:
-            raise InvalidMessageError(f"{path} is an integer of more than 4300 digits: store it as a string")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidMessageError(f"{path} is {value!r}, which JSON does not have: use None or a string")
-    else:
-        raise InvalidMessageError(
-            f"{path} is a {type(value).__name__}, which JSON does not give back as it was: "
-            "use a str, int, float, bool, None, list or dict"
-        )
-
-
-def _escaped(message: dict[str, Any]) -> str:
-    """The payload of a message with lone surrogates, which UTF-8 does not have."""
-    payload = json.dumps(message)
-    if json.loads(payload) != message:
-        raise InvalidMessageError(
-            "the message has surrogates that form a pair; make characters of them: "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16')"
-        )
-    return payload
 
 
 def _text(message: dict[str, Any]) -> str:
