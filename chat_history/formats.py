@@ -203,7 +203,7 @@ def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:
     results are matched in order, first in, first out, because ids repeat from turn to turn.
     """
     messages = []
-    waiting: list[tuple[str, str]] = []
+    waiting: list[tuple[str, str, str]] = []
     for index, source in enumerate(sources):
         given_out = 0
         for message in get_format(source.format).to_neutral(source.payload):
@@ -219,7 +219,7 @@ def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:
                     known.add(call["id"])
                 # An id that is used again can no longer be answered for the first call.
                 waiting = [each for each in waiting if each[0] not in known]
-                waiting += [(call["id"], call[call["type"]]["name"]) for call in calls]
+                waiting += [(call["id"], call[call["type"]]["name"], call["type"]) for call in calls]
             elif message["role"] == "tool":
                 _answer(message, waiting)
             messages.append((index, message))
@@ -230,7 +230,7 @@ def _derived_id(message_id: str, number: int) -> str:
     return "call_" + blake2b(f"{message_id} {number}".encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
-def _answer(result: Message, waiting: list[tuple[str, str]]) -> None:
+def _answer(result: Message, waiting: list[tuple[str, str, str]]) -> None:
     """Match a tool result with the call that it answers."""
     if call_id := result.get("tool_call_id"):
         found = [call for call in waiting if call[0] == call_id]
@@ -242,6 +242,8 @@ def _answer(result: Message, waiting: list[tuple[str, str]]) -> None:
         result["tool_call_id"] = call[0]
         if not result.get("name"):
             result["name"] = call[1]
+        if call[2] == "custom":
+            result["answers"] = "custom"
 
 
 INTERRUPTED = "The tool call was interrupted before it gave a result."
@@ -250,26 +252,71 @@ INTERRUPTED = "The tool call was interrupted before it gave a result."
 def replayable(sources: Sequence[Source], target: str) -> list[tuple[int, Message]]:
     """The neutral messages as a model can be given them, each with the index of the source it belongs to.
 
+    Pieces of one answer that were stored as several messages are one message, which belongs to the first of them.
     Results stand directly after the calls that they answer. A call that was never answered gets a result with the
     outcome "interrupted", unless nothing follows it: the run may be resumed. A result that answers no call is marked
     `orphan`: every `from_neutral` leaves it out and reports it. Nothing is put where a message of the target itself
     stands, since that one is loaded as it is.
     """
+    native = {index for index, source in enumerate(sources) if source.format == target}
     blocks: list[tuple[list[tuple[int, Message]], list[tuple[int, Message]]]] = [([], [])]
-    for each in neutral_messages(sources):
+    for each in _put_together(neutral_messages(sources), native):
         if each[1]["role"] != "assistant":
             blocks[-1][1].append(each)
         elif blocks[-1][1]:
             blocks.append(([each], []))
         else:
             blocks[-1][0].append(each)
-    native = {index for index, source in enumerate(sources) if source.format == target}
     replay: list[tuple[int, Message]] = []
     for number, (answers, others) in enumerate(blocks):
         replay += answers
         following = blocks[number + 1][0][0][0] if number + 1 < len(blocks) else None
         replay += _repaired(answers, others, following, native)
     return replay
+
+
+def _put_together(messages: list[tuple[int, Message]], native: set[int]) -> list[tuple[int, Message]]:
+    """The messages with each run of pieces as one answer, except what is in the format of the target itself."""
+    together: list[tuple[int, Message]] = []
+    runs: list[list[Message]] = []
+    goes_on = False
+    for index, message in messages:
+        is_piece = message.pop("piece", False) and index not in native
+        if is_piece and goes_on:
+            runs[-1].append(message)
+        else:
+            together.append((index, message))
+            if is_piece:
+                runs.append([message])
+        goes_on = is_piece
+    for run in runs:
+        if len(run) > 1:
+            _join(run)
+    return together
+
+
+PIECES = {"thinking": 0, "content": 1, "tool_calls": 2}
+"""What an answer is made of, in the usual order."""
+
+
+def _join(run: list[Message]) -> None:
+    """Make the first of these answers the whole of them."""
+    whole: dict[str, list[Any]] = {key: [] for key in PIECES}
+    order: list[str] = []
+    for message in run:
+        own = {key: message.get(key) or [] for key in PIECES}
+        if isinstance(message["content"], str):
+            own["content"] = [{"type": "text", "text": message["content"]}]
+        order += message.get("order") or [key for key in PIECES for _ in own[key]]
+        for key in PIECES:
+            whole[key] += own[key]
+    first, content = run[0], whole.pop("content")
+    only_text = len(content) == 1 and content[0].keys() == {"type", "text"}
+    first["content"] = content[0]["text"] if only_text else content or None
+    first.pop("order", None)
+    first |= {key: items for key, items in whole.items() if items}
+    if order != sorted(order, key=PIECES.__getitem__):
+        first["order"] = order
 
 
 def _repaired(
@@ -300,7 +347,9 @@ def _repaired(
 
 
 def _interrupted(message: Message, call: dict[str, Any]) -> Message:
+    kind: Message = {"answers": "custom"} if call["type"] == "custom" else {}
     return {
+        **kind,
         "role": "tool",
         "tool_call_id": call["id"],
         "name": call[call["type"]]["name"],

@@ -13,6 +13,7 @@ from chat_history.messages import Message
 from .json_dicts import canonical, payload_of
 from .openai_chat_from_neutral import Writer
 from .openai_chat_to_neutral import to_neutral
+from .openai_responses_to_neutral import is_item
 
 __all__ = ["FORMAT", "OpenAIChat"]
 
@@ -27,9 +28,11 @@ class OpenAIChat:
         return ""
 
     def recognises(self, message: object) -> bool:
-        """A dict whose "role" is a str, or an object of the SDK's Chat Completions responses."""
+        """A dict whose "role" is a str, but no item of Responses; or an object of the SDK's Chat Completions."""
         if isinstance(message, dict):
-            return isinstance(message.get("role"), str)
+            if not isinstance(message.get("role"), str):
+                return False
+            return ("type" not in message and type(message.get("content")) is str) or not is_item(message)
         return any(each.__module__.startswith("openai.types.chat") for each in type(message).__mro__)
 
     def dump(self, message: Any) -> Dumped:
