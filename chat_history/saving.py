@@ -19,6 +19,7 @@ from . import formats
 from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
+from .loading import DICTS
 
 __all__ = ["Branch", "Given", "Plan", "digest", "plan"]
 
@@ -189,7 +190,7 @@ class _Comparison:
     """
 
     def __init__(self, branch: Branch, given: Sequence[Given], read: ReadRows, first: int, low: int) -> None:
-        form = given[0].format
+        form = _form(given)
         head = range(first, min(first + HEAD, low))
         tail = range(low, len(branch.digests))
         self.branch = branch
@@ -198,7 +199,7 @@ class _Comparison:
         self.indexes = [*head, *tail]
         self.stored = _cut_stored(form, [*read(head.start, head.stop), *read(tail.start, tail.stop)])
         by_digest = {branch.digests[index]: cut for index, cut in zip(self.indexes, self.stored, strict=True)}
-        self.ours = [by_digest.get(each.digest) or _cut_given(form, each) for each in given]
+        self.ours = _cut_given(form, given, by_digest)
 
         self.parts: list[Any] = []
         self.ends: list[int] = []
@@ -272,12 +273,21 @@ class _Comparison:
                 self.branch.aliases[given.digest] = digests
 
 
-def _cut_given(form: MessageFormat, given: Given) -> _Cut:
-    dumped = given.dumped or given.format.dump(given.message)
-    if given.format is form:
-        return _own(form, dumped.payload)
-    source = Source("", given.format.name, dumped.payload, EPOCH)
-    return _converted(form, [source])[0]
+def _form(given: Sequence[Given]) -> MessageFormat:
+    """The format to compare in: dicts stand in lists of any, as a user's plain words among the items of Responses."""
+    return next((each.format for each in given if each.format.name != DICTS), given[0].format)
+
+
+def _cut_given(form: MessageFormat, given: Sequence[Given], known: dict[bytes, _Cut]) -> list[_Cut]:
+    cuts = [known.get(each.digest) or (_own(form, _payload(each)) if each.format is form else None) for each in given]
+    if None in cuts:
+        sources = [Source("", each.format.name, _payload(each), EPOCH) for each in given]
+        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources), strict=True)]
+    return [cut for cut in cuts if cut is not None]
+
+
+def _payload(given: Given) -> str:
+    return (given.dumped or given.format.dump(given.message)).payload
 
 
 def _cut_stored(form: MessageFormat, records: Sequence[Record]) -> list[_Cut]:
