@@ -13,6 +13,7 @@ from chat_history.messages import Message
 
 from .agent_framework_to_neutral import to_neutral
 from .extras import framework, installed_version
+from .neutral import string
 
 __all__ = ["FORMAT", "AgentFramework"]
 
@@ -104,6 +105,8 @@ def _load(make: Any, fields: dict[str, Any]) -> Any:
         message = make.from_dict(fields)
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(str(error)) from error
+    if not isinstance(message.role, str):
+        raise ValueError("its role is not a str")
     if len(message.contents) != len(fields.get("contents") or ()):
         raise ValueError("Agent Framework skips one of its contents")
     return message
@@ -128,7 +131,7 @@ def _canonical_content(content: Any) -> str:
 
 
 def _role_and_text(message: dict[str, Any]) -> tuple[str, str]:
-    role, texts = message["role"], []
+    role, texts = string(message["role"]), []
     for content in message["contents"]:
         kind = content["type"]
         if kind == "text":
