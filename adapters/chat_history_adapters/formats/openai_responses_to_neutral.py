@@ -225,7 +225,7 @@ def _pieces(kind: str, item: dict[str, Any]) -> tuple[list[Block], tuple[str, ..
     if kind == "reasoning":
         return [("thinking", _thought(item))], ("summary", "content", "encrypted_content")
     if kind in CALLS:
-        key = next(key for key in ("action", "actions", "operation") if item.get(key))
+        key = next((key for key in ("action", "actions", "operation") if item.get(key)), "action")
         arguments = compact(item[key] if isinstance(item[key], dict) else {key: item[key]})
         return [_call(item, CALLS[kind], arguments)], ("call_id", key)
     if kind in AT_PROVIDER:
