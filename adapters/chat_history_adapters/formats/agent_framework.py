@@ -44,7 +44,7 @@ class AgentFramework:
     def dump(self, message: Any) -> Dumped:
         """A message as `to_dict` gives it, which leaves out raw representations and the words of exceptions."""
         try:
-            fields = message.to_dict()
+            fields = {**message.to_dict(), "type": "message"}  # the name of a derived class would not be read back
             payload = _encode(fields)
             role, text = _role_and_text(fields)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:

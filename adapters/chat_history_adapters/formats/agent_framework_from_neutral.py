@@ -100,7 +100,7 @@ class Writer:
             self.losses.add("tool call", "a custom tool's input has become an argument 'input'")
             arguments = compact({"input": call["custom"]["input"]})
         else:
-            arguments = call["function"]["arguments"]
+            arguments = call["function"]["arguments"] or "{}"
         return self.content.from_function_call(call["id"], call[call["type"]]["name"], arguments=arguments)
 
     def _parts(self, parts: list[dict[str, Any]]) -> list[Any]:
