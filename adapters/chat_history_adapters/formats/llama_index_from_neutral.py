@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
 from typing import Any
@@ -112,7 +112,7 @@ class Writer:
         make, type_of = self.framework, part.get("media_type")
         place = {"url": part["url"]} if part.get("url") else {}
         if not place:
-            data = _decoded(part.get("data"))
+            data = _base64(part.get("data"))
             if not data:
                 return None
             place = {DATA[kind]: data}
@@ -135,8 +135,9 @@ DATA = {"image": "image", "audio": "audio", "video": "video", "file": "data"}
 AUDIO = {"audio/mpeg": "mp3", "audio/x-wav": "wav"}
 
 
-def _decoded(data: Any) -> bytes | None:
+def _base64(data: Any) -> bytes | None:
+    """Base64 as LlamaIndex itself keeps bytes: what it is given raw it may take for base64 of something else."""
     try:
-        return b64decode(data, validate=True)
+        return b64encode(b64decode(data, validate=True))
     except (Base64Error, ValueError, TypeError):
         return None
