@@ -70,6 +70,8 @@ class Writer:
                 made.append(one)
                 if part["type"] == "refusal":
                     self.losses.add(f"content[{index}]", "a refusal has become text")
+                elif part["type"] == "audio":
+                    self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
         return made
 
     def _part(self, part: dict[str, Any]) -> dict[str, Any] | None:
