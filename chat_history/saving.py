@@ -269,7 +269,8 @@ class _Comparison:
                 continue
             stored = self.indexes[starts[start + shift] : places[end + shift] + 1]
             digests = tuple(self.branch.digests[index] for index in stored)
-            if digests != (given.digest,):
+            # One that is stored as it is stands for itself, also where what follows it was converted to nothing.
+            if given.digest not in digests:
                 self.branch.aliases[given.digest] = digests
 
 
@@ -279,7 +280,7 @@ def _form(given: Sequence[Given]) -> MessageFormat:
 
 
 def _cut_given(form: MessageFormat, given: Sequence[Given], known: dict[bytes, _Cut]) -> list[_Cut]:
-    cuts = [known.get(each.digest) or (_own(form, _payload(each)) if each.format is form else None) for each in given]
+    cuts = [known.get(each.digest) or _own(form, _payload(each)) if each.format is form else None for each in given]
     if None in cuts:
         sources = [Source("", each.format.name, _payload(each), EPOCH) for each in given]
         cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources), strict=True)]

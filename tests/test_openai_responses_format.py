@@ -334,6 +334,27 @@ def test_a_chat_of_others_goes_on_in_items_and_nothing_is_stored_twice(file: str
         assert len(history.save_messages("c", more)) == 2
 
 
+ITEMS = [
+    *sample("openai_agents/session_items"),
+    *sample("openai/responses_output_items"),
+    *(call("a"), call("b"), result("a", "1"), result("b", "2"), said("z")),
+    *({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}),
+]
+
+
+@patiently
+@given(st.lists(st.sampled_from(ITEMS), max_size=8))
+@pytest.mark.filterwarnings("ignore::chat_history.errors.ConversionWarning")
+def test_whatever_was_loaded_is_found_again_when_it_comes_back(items: list[dict[str, Any]]) -> None:
+    with open_history("memory:") as history:
+        history.save_messages("c", items)
+        first = history.get_message_history("c", format="openai_responses")
+        for target in ("openai", "pydantic_ai", "llama_index", "openai_responses"):
+            there = history.get_message_history("c", format=target)
+            assert not there or history.save_messages("c", there) == []
+            assert history.get_message_history("c", format="openai_responses") == first
+
+
 def test_strict_reading_raises_what_a_conversion_would_lose() -> None:
     with open_history("memory:") as history:
         history.save_messages("c", sample("openai_agents/session_items"))
