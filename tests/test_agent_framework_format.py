@@ -237,6 +237,13 @@ def test_what_it_has_a_slot_for_is_kept_there_and_back() -> None:
     assert names == [message["name"] for _, message in neutral_messages(sources) if has_name(message)]
 
 
+def test_a_name_that_chat_completions_refuses_is_left_out_and_reported() -> None:
+    said = stored([Message("assistant", [f"From {name}."], author_name=name) for name in ("Planner", "Weather Agent")])
+    converted = convert(said, "openai")
+    assert [message.get("name") for message in converted.messages] == ["Planner", None]
+    assert [(loss.message, loss.part) for loss in converted.losses] == [("00000001", "name")]
+
+
 class Scripted(FunctionInvocationLayer[Any], BaseChatClient[Any]):
     """A chat client that gives these answers, and remembers what it was asked."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,9 +48,17 @@ class Writer:
                 self.losses.add("outcome", f"that it is {outcome!r} is not said beside the text")
             return {"role": role, "tool_call_id": message.get("tool_call_id") or "", "content": content}
         made = {"role": role, "content": content}
-        if message.get("name"):
-            made["name"] = message["name"]
+        made |= self._name(message)
         return made
+
+    def _name(self, message: Message) -> dict[str, str]:
+        name = message.get("name")
+        if not name:
+            return {}
+        if NAME.fullmatch(name):
+            return {"name": name}
+        self.losses.add("name", f"Chat Completions refuses {name!r}")
+        return {}
 
     def _parts(self, parts: list[dict[str, Any]], *, texts_only: bool) -> list[dict[str, Any]]:
         made = []
@@ -110,13 +119,14 @@ class Writer:
             made = {"role": "assistant", "content": only.get("text")}
             if only["type"] == "refusal":
                 made["refusal"] = only["refusal"]
-        if message.get("name"):
-            made["name"] = message["name"]
+        made |= self._name(message)
         if calls:
             made["tool_calls"] = calls
         return made
 
 
+NAME = re.compile(r"[^\s<|\\/>]{1,64}")
+"""What the API takes for a name."""
 AUDIO = {"audio/wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3", "audio/x-wav": "wav"}
 
 
