@@ -21,8 +21,8 @@ class OpenAIResponses:
     """Items as dicts. What is added comes back equal, whatever its type is, or is refused.
 
     An item without a type, such as `{"role": "user", "content": "Hello!"}`, is also a message of Chat Completions, and
-    is recognised as that one unless its content has parts that only Responses has. Read in this format it is the same
-    dict.
+    is recognised as that one unless its content has parts that only Responses has. Of a role and a text it is the same
+    dict when it is read in this format.
     """
 
     name = "openai_responses"
