@@ -436,7 +436,8 @@ def test_a_file_keeps_its_name_on_the_way_there_and_back() -> None:
     assert back.messages == [{"role": "user", "content": [file]}]
 
 
-def test_a_chat_of_plain_words_loses_nothing_either_way() -> None:
+@pytest.mark.parametrize("target", [name for name in NATIVE if name != "openai"])
+def test_a_chat_of_plain_words_loses_nothing_either_way(target: str) -> None:
     chat = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hello!"},
@@ -446,10 +447,10 @@ def test_a_chat_of_plain_words_loses_nothing_either_way() -> None:
         result("1", "12"),
         {"role": "assistant", "content": "Twelve."},
     ]
-    there = convert(dicts(*chat), "pydantic_ai")
+    there = convert(dicts(*chat), target)
     assert not there.losses
-    form = get_format("pydantic_ai")
-    stored = [Source(str(i), "pydantic_ai", form.dump(each).payload, TIME) for i, each in enumerate(there.messages)]
+    form = get_format(target)
+    stored = [Source(str(i), target, form.dump(each).payload, TIME) for i, each in enumerate(there.messages)]
     back = convert(stored, "openai")
     assert not back.losses
     assert back.messages == chat
