@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from .backends.base import UNSET, Backend, Change, ChatKey, Draft, Outline, OutlineRow, Record, Written
 from .branches import Branches
@@ -161,13 +161,11 @@ class Writer:
 
     def _digests(self, messages: Sequence[Any]) -> tuple[list[bytes], dict[int, Dumped]]:
         """Every message's digest, and the JSON of those that had to be serialised to know it."""
-        digests: list[bytes] = []
+        digests = self.snapshots.digests(messages)
         dumped: dict[int, Dumped] = {}
-        for index, known in enumerate(self.snapshots.digests(messages)):
-            if known is None:
-                _, dumped[index], known = self._dumped(messages[index])
-            digests.append(known)
-        return digests, dumped
+        for index in [index for index, known in enumerate(digests) if known is None]:
+            _, dumped[index], digests[index] = self._dumped(messages[index])
+        return cast(list[bytes], digests), dumped
 
     def _dumped(self, message: Any) -> tuple[MessageFormat, Dumped, bytes]:
         form = recognise(message)
