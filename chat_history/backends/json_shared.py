@@ -23,7 +23,7 @@ from .json_lines import CLOSING
 __all__ = ["SharedFile"]
 
 _BLOCK: Final = 1 << 20
-_TOGETHER = 64
+_TOGETHER: Final = 64
 
 _Result = TypeVar("_Result")
 
@@ -210,14 +210,14 @@ class SharedFile:
                 index.file.check_writable(status.st_mode)
                 self._check_kept()
                 file = index.file
-                while self._waiting and len(batch) < _TOGETHER:
+                while self._waiting:
                     request = self._waiting.popleft()
                     batch.append(request)
                     try:
                         request.result = request.change(index)
                     except Exception as error:
                         request.error = error
-                    if self._index is not index or index.end + len(CLOSING) != file.size():
+                    if len(batch) == _TOGETHER or not self._waiting or not self._is_current(index):
                         break
             except BaseException:
                 with suppress(ValueError):
@@ -260,6 +260,9 @@ class SharedFile:
                 "check the disk, then open the history again to see what is stored"
             )
 
+    def _is_current(self, index: Index) -> bool:
+        return self._index is index and index.end + len(CLOSING) == index.file.size()
+
     def _interrupted(self) -> StorageError:
         return StorageError(f"{self.path}: the thread that wrote was interrupted; look whether this was stored")
 
@@ -282,18 +285,18 @@ class SharedFile:
 
     def _locked_status(self, timeout: float) -> os.stat_result:
         """Lock the file that has the name now, and say what the system says of it."""
-        pause = until = 0.0
+        began = 0.0
         while True:
             file = self._current().file
             try:
                 fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 now = time.monotonic()
-                until = until or now + timeout
-                if now >= until:
+                began = began or now
+                if now - began >= timeout:
                     raise self._busy(timeout) from None
-                time.sleep(pause)
-                pause = min(pause + 0.00002, 0.001)
+                # Most writers are done within microseconds; one that imports or deletes is not.
+                time.sleep(1e-6 if now - began < 0.005 else 0.001)
                 continue
             self._locked = file
             status = self._status()
