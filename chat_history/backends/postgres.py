@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -137,17 +138,33 @@ SELECT position, message_id, parent, status, role, format, format_version, paylo
 FROM {schema}messages
 """
 PAYLOAD = "SELECT position, role, format, payload FROM {schema}messages "
-WITHIN = "WHERE chat_key = %s AND position > %s AND position < %s AND (%s::text IS NULL OR status = %s) "
-OLDEST = "ORDER BY position LIMIT %s"
-NEWEST = "ORDER BY position DESC LIMIT %s"
-READ = {False: RECORD + WITHIN + OLDEST, True: RECORD + WITHIN + NEWEST}
-READ_PAYLOADS = {False: PAYLOAD + WITHIN + OLDEST, True: PAYLOAD + WITHIN + NEWEST}
+WITHIN = """
+WHERE chat_key = %(key)s AND position > %(after)s AND position < %(before)s
+    AND (%(status)s::text IS NULL OR status = %(status)s)
+"""
+# Positions are dense, so the rows are near the edge, and only where others stand between is the second half read. The
+# planner would be as glad to read and sort the whole chat where it thinks that chats are short, as it does before it
+# has statistics. For the same reason whole chats are put in order here and not there.
+NEAREST = {
+    False: """
+({select} {within} AND position <= %(after)s + %(near)s ORDER BY position LIMIT %(limit)s)
+UNION ALL
+({select} {within} AND position > %(after)s + %(near)s ORDER BY position LIMIT %(limit)s)
+LIMIT %(limit)s
+""",
+    True: """
+({select} {within} AND position >= {edge} ORDER BY position DESC LIMIT %(limit)s)
+UNION ALL
+({select} {within} AND position < {edge} ORDER BY position DESC LIMIT %(limit)s)
+LIMIT %(limit)s
+""",
+}
+EDGE = "LEAST(%(before)s, (SELECT next_position FROM {schema}chats WHERE chat_key = %(key)s)) - %(near)s"
 FIND = RECORD + "WHERE chat_key = %s AND message_id = ANY(%s) ORDER BY position"
-# One statement, so that version and rows are of one moment. The chat's own row comes first.
+# One statement, so that version and rows are of one moment. The chat's own row is the one at -1.
 OUTLINE = """
-SELECT -1 AS position, version::text, head, NULL, NULL::bytea FROM {schema}chats WHERE chat_key = %(key)s
+SELECT -1::bigint, version::text, head, NULL, NULL::bytea FROM {schema}chats WHERE chat_key = %(key)s
 UNION ALL SELECT position, message_id, parent, status, digest FROM {schema}messages WHERE chat_key = %(key)s
-ORDER BY position
 """
 
 CHAT = """
@@ -168,6 +185,8 @@ DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = %s RETURNING chat_ke
 DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY(%s)"
 
 LARGEST = 2**63 - 1
+MOST = 2**61
+"""Larger than any position or number of messages, and still a bigint when doubled."""
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
 """More drafts, or longer ones, are copied instead of sent as one JSON text."""
@@ -379,6 +398,7 @@ class PostgresBackend(Backend):
         rows = self._read(OUTLINE, {"key": chat.key})
         if not rows:
             return None
+        rows.sort(key=_position)
         _, version, head, _, _ = rows.pop(0)
         return Outline(int(version), head, rows)
 
@@ -392,8 +412,7 @@ class PostgresBackend(Backend):
         newest: bool = False,
         status: str | None = "active",
     ) -> list[Record]:
-        rows = self._read(READ[newest], _within(chat, before, after, limit, status))
-        return [_record(row) for row in (reversed(rows) if newest else rows)]
+        return [_record(row) for row in self._read_within(RECORD, chat, before, after, limit, newest, status)]
 
     def read_payloads(
         self,
@@ -405,9 +424,31 @@ class PostgresBackend(Backend):
         newest: bool = False,
         status: str | None = "active",
     ) -> Sequence[PayloadRow]:
-        rows = self._read(READ_PAYLOADS[newest], _within(chat, before, after, limit, status))
-        if newest:
-            rows.reverse()
+        return self._read_within(PAYLOAD, chat, before, after, limit, newest, status)
+
+    def _read_within(
+        self,
+        select: str,
+        chat: ChatKey,
+        before: int | None,
+        after: int | None,
+        limit: int | None,
+        newest: bool,
+        status: str | None,
+    ) -> list[Any]:
+        parameters = {
+            "key": chat.key,
+            "after": -1 if after is None else min(after, MOST),
+            "before": MOST if before is None else min(before, MOST),
+            "status": status,
+        }
+        if limit is None:
+            statement = select + WITHIN
+        else:
+            statement = _nearest(select, newest)
+            parameters |= {"limit": min(limit, MOST), "near": 2 * min(limit, MOST) + 64}
+        rows = self._read(statement, parameters)
+        rows.sort(key=_position)
         return rows
 
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
@@ -577,6 +618,13 @@ def _written(changes: Sequence[Change], row: tuple[Any, ...]) -> list[Written]:
 
 # ---- rows
 
+_position = itemgetter(0)
+
+
+@cache
+def _nearest(select: str, newest: bool) -> str:
+    return NEAREST[newest].replace("{select}", select).replace("{within}", WITHIN).replace("{edge}", EDGE)
+
 
 def _record(row: tuple[Any, ...]) -> Record:
     return Record._make((*row[:9], row[9].astimezone(UTC), row[10]))
@@ -584,12 +632,6 @@ def _record(row: tuple[Any, ...]) -> Record:
 
 def _chat_record(row: tuple[Any, ...]) -> ChatRecord:
     return ChatRecord._make((*row[:7], row[7].astimezone(UTC), row[8].astimezone(UTC)))
-
-
-def _within(chat: ChatKey, before: int | None, after: int | None, limit: int | None, status: str | None) -> list[Any]:
-    low = -1 if after is None else min(after, LARGEST)
-    high = LARGEST if before is None else min(before, LARGEST)
-    return [chat.key, low, high, status, status, None if limit is None else min(limit, LARGEST)]
 
 
 def _quoted(schema: str) -> str:

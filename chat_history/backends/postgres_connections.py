@@ -119,6 +119,7 @@ class Connections:
             kwargs=self._settings,
             min_size=least,
             max_size=most,
+            num_workers=1,  # starting more threads costs more than connecting
             open=True,
             name="chat_history",
         )
