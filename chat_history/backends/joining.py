@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["Joining"]
@@ -11,75 +12,69 @@ __all__ = ["Joining"]
 T = TypeVar("T")
 R = TypeVar("R")
 
+PAUSE = 0.0002
+"""Seconds that a crowd waits before it goes, because those who just came back are about to come again."""
+
 
 class Joining(Generic[T, R]):
     """While one thread works on a key, those that come meanwhile wait, and then go together as the next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[Hashable, list[_Turn[T, R]]] = {}
+        self._queues: dict[Hashable, _Queue[T, R]] = {}
 
-    def do(
-        self,
-        key: Hashable,
-        item: T,
-        work: Callable[[list[T], Callable[[], None] | None], list[R]],
-        alone: Callable[[T], R],
-    ) -> R:
-        """The item's own part of what `work(items, go_on)` returns, a result for each item.
+    def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T], R]) -> R:
+        """The item's own part of what `work(items)` returns, a result for each item.
 
-        go_on is None where nobody had to wait; else calling it lets the next begin before this work has ended.
         Where the work of several fails, each does its own by `alone`, as it may be the fault of one.
         """
-        turn: _Turn[T, R] | None = None
+        turn: _Turn[T, R] = _Turn(item)
         with self._lock:
-            queue = self._waiting.get(key)
+            queue = self._queues.get(key)
             if queue is None:
-                self._waiting[key] = []
-            else:
-                turn = _Turn(item)
-                queue.append(turn)
-        if turn is None:
-            try:
-                return work([item], None)[0]
-            finally:
-                self._call_next(key)
-        turn.wait()
-        if turn.together:
-            self._lead(key, turn.together, work)
+                queue = self._queues[key] = _Queue()
+            queue.waiting.append(turn)
+            waits = queue.is_busy
+            queue.is_busy = True
+        if waits:
+            turn.wait()
+        if not turn.is_done:
+            self._lead(key, queue, work)
+        if turn.error is not None:
+            raise turn.error
         return turn.results[0] if turn.results else alone(item)
 
-    def _lead(
-        self, key: Hashable, turns: list[_Turn[T, R]], work: Callable[[list[T], Callable[[], None] | None], list[R]]
-    ) -> None:
-        has_gone_on = False
-
-        def go_on() -> None:
-            nonlocal has_gone_on
-            if not has_gone_on:
-                has_gone_on = True
-                self._call_next(key)
-
+    def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        if queue.is_crowded or len(queue.waiting) > 1:
+            time.sleep(PAUSE)
+        with self._lock:
+            turns, queue.waiting = queue.waiting, []
+        queue.is_crowded = len(turns) > 1
         try:
-            for turn, result in zip(turns, work([turn.item for turn in turns], go_on), strict=True):
+            for turn, result in zip(turns, work([turn.item for turn in turns]), strict=True):
                 turn.results.append(result)
-        except Exception:
+        except Exception as error:
             if len(turns) == 1:
-                raise
+                turns[0].error = error
         finally:
-            go_on()
-            for turn in turns[1:]:
+            with self._lock:
+                queue.is_busy = bool(queue.waiting)
+                if queue.is_busy:
+                    queue.waiting[0].wake()
+                elif not queue.is_crowded:
+                    self._queues.pop(key, None)
+            for turn in turns:
+                turn.is_done = True
                 turn.wake()
 
-    def _call_next(self, key: Hashable) -> None:
-        with self._lock:
-            waiting = self._waiting[key]
-            if not waiting:
-                del self._waiting[key]
-                return
-            self._waiting[key] = []
-        waiting[0].together = waiting
-        waiting[0].wake()
+
+class _Queue(Generic[T, R]):
+    """Those who want something of one key. The first of them leads when nobody else works on it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Turn[T, R]] = []
+        self.is_busy = False
+        self.is_crowded = False
 
 
 class _Turn(Generic[T, R]):
@@ -87,9 +82,9 @@ class _Turn(Generic[T, R]):
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.together: list[_Turn[T, R]] = []
-        """Where it is this one's turn: those that go with it, itself the first."""
+        self.is_done = False
         self.results: list[R] = []
+        self.error: Exception | None = None
         asleep = threading.Lock()
         asleep.acquire()
         self.wait = asleep.acquire

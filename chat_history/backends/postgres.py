@@ -14,7 +14,7 @@ frees the row at once, and is acknowledged when a second commit, which does wait
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from operator import itemgetter
@@ -253,27 +253,20 @@ class PostgresBackend(Backend):
         return self._joining.do(
             chat.key,
             change,
-            lambda changes, go_on: self._apply(chat, changes, go_on),
+            lambda changes: self._apply(chat, changes),
             lambda change: self._apply(chat, [change], unsure=True)[0],
         )
 
-    def _apply(
-        self,
-        chat: ChatKey,
-        changes: Sequence[Change],
-        go_on: Callable[[], None] | None = None,
-        *,
-        unsure: bool = False,
-    ) -> list[Written]:
+    def _apply(self, chat: ChatKey, changes: Sequence[Change], *, unsure: bool = False) -> list[Written]:
         """Apply changes as one. Several of them merely append, and the outcome is as if they came one by one.
 
-        go_on: others wait for this; to be called when they need not any more. unsure: it may have been done already.
+        unsure: it may have been done already.
         """
         change = changes[0]
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
         is_long = _is_long(drafts)
         end, is_shared = self._ends.get(chat.key, (None, False))
-        frees_row = self._is_full and not is_long and (is_shared or go_on is not None) and self._can_flush()
+        frees_row = self._is_full and not is_long and is_shared and self._can_flush()
         parameters = _parameters(chat, changes, drafts, is_long)
         statement = _change_statement(
             self._prefix,
@@ -299,8 +292,6 @@ class PostgresBackend(Backend):
                 actual = self._execute(connection, self._sql(GET_VERSION), [chat.key]).fetchone()
                 raise VersionConflictError(change.expected_version or 0, actual[0] if actual else 0)
             if frees_row:
-                if go_on is not None:
-                    go_on()
                 self._execute(connection, FLUSH)
             return _written(changes, row)
 
