@@ -188,6 +188,8 @@ def readable(text: str) -> str:
     """Text as every store can hold it: NUL and lone surrogates become U+FFFD."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
