@@ -97,7 +97,10 @@ class Page(Sequence[T_co], Generic[T_co]):
 
 
 def new_ids(count: int) -> list[str]:
-    """New message ids: UUIDs of version 7 (RFC 9562), which sort by the time they were made, to the millisecond."""
+    """New message ids, ascending: UUIDs of version 7 (RFC 9562), which sort by the time they were made.
+
+    Ascending within one call, because an index takes them faster in order; between calls, to the millisecond.
+    """
     stamp = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | 0b10 << 62
     noise = os.urandom(10 * count)
     ids = []
@@ -106,4 +109,5 @@ def new_ids(count: int) -> list[str]:
         number = stamp | (bits >> 68) << 64 | bits & 0x3FFF_FFFF_FFFF_FFFF
         digits = f"{number:032x}"
         ids.append(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+    ids.sort()
     return ids
