@@ -14,12 +14,14 @@ frees the row at once, and is acknowledged when a second commit, which does wait
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Any, Literal
 from uuid import UUID
+from weakref import WeakSet
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -190,6 +192,8 @@ MOST = 2**61
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
 """More drafts, or longer ones, are copied instead of sent as one JSON text."""
+SUSPICION = 50
+"""For how many appends a chat is thought to be written to by other processes after one was seen to."""
 REMEMBERED = 4096
 """Chats whose end is remembered, to see whether other processes write to them."""
 
@@ -224,7 +228,8 @@ class PostgresBackend(Backend):
         self._is_full = durability == "full"
         self._may_flush: bool | None = None
         self._joining: Joining[Change, Written] = Joining()
-        self._ends: dict[UUID, tuple[int, bool]] = {}
+        self._ends: dict[UUID, tuple[int, int]] = {}
+        """Of chats written to: the next position, and for how many appends others are still thought to write too."""
         self._connections = Connections(
             conninfo, pool=pool, least=min_connections, most=max_connections, timeout=timeout, prepare=prepare
         )
@@ -234,6 +239,7 @@ class PostgresBackend(Backend):
             migrate(connection, dialect="postgres", place=place, package=migrations, schema=quoted)
 
         self._connections.open(prepare_tables)
+        _stores.add(self)
 
     @property
     def location(self) -> str:
@@ -265,8 +271,8 @@ class PostgresBackend(Backend):
         change = changes[0]
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
         is_long = _is_long(drafts)
-        end, is_shared = self._ends.get(chat.key, (None, False))
-        frees_row = self._is_full and not is_long and is_shared and self._can_flush()
+        end, suspicion = self._ends.get(chat.key, (None, 0))
+        frees_row = self._is_full and not is_long and suspicion > 0 and self._can_flush()
         parameters = _parameters(chat, changes, drafts, is_long)
         statement = _change_statement(
             self._prefix,
@@ -306,7 +312,8 @@ class PostgresBackend(Backend):
             position = written[0].position
             if len(self._ends) > REMEMBERED:
                 self._ends.clear()
-            self._ends[chat.key] = position + len(drafts), end not in (None, position)
+            suspicion = max(suspicion - 1, 0) if end in (None, position) else SUSPICION
+            self._ends[chat.key] = position + len(drafts), suspicion
         return written
 
     def _copy(
@@ -629,3 +636,16 @@ def _quoted(schema: str) -> str:
     if not schema or set(schema) & set("\0%{}") or len(schema.encode()) > 63:
         raise ConfigError(f"schema: {schema!r} cannot be the name of a Postgres schema; use 1 to 63 plain characters")
     return '"' + schema.replace('"', '""') + '"'
+
+
+_stores: WeakSet[PostgresBackend] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        store._joining = Joining()
+        store._connections.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

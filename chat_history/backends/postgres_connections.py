@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
-from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -56,13 +55,17 @@ class Connections:
             raise ConfigError(f"pool must be a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
         self._is_given = pool is not None
         self._pool = pool
-        self._sizes = least, max(least, most)
+        self._sizes = max(least, 1), max(least, most, 1)
         self._timeout = timeout
         self._settings = {} if pool else _settings(conninfo, timeout, prepare)
         self._closed = False
         self._borrowed: set[Connection] = set()
         """Those of a given pool that are not in autocommit mode otherwise."""
-        self._untaken: list[Connection] = []
+        self._first: Connection | None = None
+        """The connection that the store was opened with. A pool is begun, which takes a while, when that is in use."""
+        self._free: list[Connection] = []
+        self._abandoned: list[object] = []
+        """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
         self.location = _location(self._settings)
 
@@ -85,8 +88,7 @@ class Connections:
             except BaseException:
                 connection.close()
                 raise
-            self._pool = self._new_pool(connection)
-        _all.add(self)
+            self._keep(connection)
 
     def _prepare(self, connection: Connection, prepare: Callable[[Connection], None]) -> None:
         self.location = _location(connection.info.get_parameters())
@@ -101,24 +103,12 @@ class Connections:
         except psycopg.Error as error:
             raise self._explained(error, is_lost=connection.closed) from error
 
-    def _new_pool(self, *opened: Connection) -> ConnectionPool[Any]:
-        untaken = self._untaken = list(opened)
-
-        class Opened(psycopg.Connection[Any]):
-            """Gives the pool the connection that the store was opened with, so that opening costs only one."""
-
-            @classmethod
-            def connect(cls, conninfo: str = "", **settings: Any) -> Connection:  # type: ignore[override]
-                with suppress(IndexError):
-                    return untaken.pop()
-                return psycopg.connect(conninfo, **settings)
-
+    def _new_pool(self) -> ConnectionPool[Any]:
         least, most = self._sizes
         return ConnectionPool(
-            connection_class=Opened,
             kwargs=self._settings,
-            min_size=least,
-            max_size=most,
+            min_size=least - 1,
+            max_size=max(most - 1, 1),
             num_workers=1,  # starting more threads costs more than connecting
             open=True,
             name="chat_history",
@@ -161,6 +151,8 @@ class Connections:
     def _take(self) -> Connection:
         if self._closed:
             raise HistoryClosedError(f"{self.location} was closed; open it again")
+        with suppress(IndexError):
+            return self._free.pop()
         pool = self._pool
         if pool is None:
             with self._lock:
@@ -181,25 +173,35 @@ class Connections:
             self._borrowed.discard(connection)
             if not connection.closed:
                 connection.autocommit = False
-        if self._pool is not None:
+        if connection is self._first:
+            self._keep(connection)
+        elif self._pool is not None:
             self._pool.putconn(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        if connection.closed or self._closed or self._sizes[1] == 1:
+            self._first = None
+            connection.close()
+        else:
+            self._first = connection
+            self._free.append(connection)
 
     def close(self) -> None:
         """Close what was opened here. A second call is harmless."""
         self._closed = True
-        _all.discard(self)
         if self._pool is not None and not self._is_given:
             self._pool.close()
-            for connection in self._untaken:  # closed before the pool's own thread took it
-                connection.close()
+        while self._free:
+            self._free.pop().close()
 
-    def _forked(self) -> None:
-        # A child must not use its parent's connections, and the threads of the parent's pool are not in it.
+    def forked(self) -> None:
+        """Begin anew in a child process, which must not use its parent's connections, and has no threads of a pool."""
         self._lock = threading.Lock()
         self._borrowed.clear()
         if not self._is_given:
-            _abandoned.append(self._pool)
-            self._pool = None
+            self._abandoned += [self._pool, self._first]
+            self._pool = self._first = None
+            self._free.clear()
 
     # ---- errors
 
@@ -259,16 +261,3 @@ def _location(parts: Mapping[str, Any]) -> str:
     else:
         where, query = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else ""), ""
     return f"postgresql://{quote(user)}{'@' * bool(user)}{where}/{quote(database)}{query}"
-
-
-_all: WeakSet[Connections] = WeakSet()
-_abandoned: list[Any] = []
-
-
-def _after_fork_in_child() -> None:
-    for connections in _all:
-        connections._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
