@@ -125,7 +125,7 @@ class TestLayout:
         ],
     )
     def test_a_payload_comes_back_byte_for_byte(self, opened: Opened, payload: str) -> None:
-        metadata = '{"x":1,  "payload": {"payload": 2}, "text": "ä"}'
+        metadata = '{"x":1,  "y": 2, "payload": {"payload": 2}, "text": "ä"}'
         append(opened(), draft("m-0", payload=payload, text='"x", "payload": "', metadata=metadata))
         for backend in (opened(), opened()):
             assert [row[3] for row in backend.read_payloads(CHAT)] == [payload]
@@ -237,6 +237,15 @@ class TestWhatOthersDo:
         append(one, draft("m-2"))
         assert ids(one) == ids(two) == ["m-1", "m-2"]
         assert [record.position for record in one.read(CHAT)] == [1, 2]
+
+    def test_a_file_replaced_by_one_of_the_same_size_is_seen(self, opened: Opened) -> None:
+        one, two = opened(), opened()
+        append(one, draft("m-0", "Tom"))
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Ann"))]))
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Bob"))]))
+        assert texts(one) == ["Bob"]
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Eve"))]))
+        assert texts(one) == ["Eve"]
 
     def test_a_file_that_somebody_removed_begins_anew(self, path: Path, opened: Opened) -> None:
         backend = opened()
@@ -380,6 +389,24 @@ class TestDamage:
             opened()
         assert path.read_bytes() == before
         assert list(path.parent.iterdir()) == [path]
+
+    def test_a_bad_line_in_the_middle_of_a_file_that_was_cut_is_no_torn_tail(self, path: Path, opened: Opened) -> None:
+        backend = opened()
+        for number in range(5):
+            append(backend, draft(f"m-{number}"))
+        lines = path.read_bytes().split(b"\n")
+        lines[2] = b"xxxx"
+        path.write_bytes(b"\n".join(lines)[:-30])
+        before = path.read_bytes()
+        with pytest.raises(DamagedStoreError, match=r"line 3 "):
+            opened()
+        assert path.read_bytes() == before
+
+    def test_a_bad_last_line_of_a_file_that_was_closed_is_no_torn_tail(self, path: Path, opened: Opened) -> None:
+        append(opened(), draft("m-0"))
+        path.write_bytes(path.read_bytes().replace(b'"position"', b'"pos'))
+        with pytest.raises(DamagedStoreError, match=r"line 2 "):
+            opened()
 
     def test_a_line_twice_is_damage(self, path: Path, opened: Opened) -> None:
         backend = opened()
