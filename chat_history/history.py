@@ -26,7 +26,6 @@ from .backends.base import (
     ChatRecord,
     OutlineRow,
     OwnerKey,
-    Record,
     Unset,
     UnsetType,
     chat_key,

@@ -23,6 +23,7 @@ import pytest
 from chat_history.backends import json_file
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
+from chat_history.backends.texts import spoken_text
 from chat_history.errors import (
     ChatHistoryWarning,
     ConfigError,
@@ -303,7 +304,8 @@ class TestWhatOthersDo:
         rows = index.frozen(index.chats[b'{"chat": "chat123"'].rows[:])
         two.write(CHAT, Change(NOW, deletions=list(range(40)), active=-40))
         assert ids(one) == [f"m-{n}" for n in range(40, 50)]
-        assert [message.spoken() for message in index.messages(rows)] == [f"text {n}" for n in range(50)]
+        texts = [spoken_text(message.text, message.payload) for message in index.messages(rows)]
+        assert texts == [f"text {n}" for n in range(50)]
 
 
 class TestDamage:

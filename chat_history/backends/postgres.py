@@ -46,6 +46,7 @@ from .base import (
 )
 from .joining import Joining
 from .postgres_connections import Connection, Connections
+from .texts import kept_text, spoken_text
 
 __all__ = ["PostgresBackend"]
 
@@ -106,7 +107,7 @@ ALTER = """, altered AS (
         format_version = COALESCE(a.v, m.format_version),
         digest = COALESCE(decode(a.d, 'hex'), m.digest),
         metadata = CASE WHEN a.p IS NULL THEN m.metadata ELSE a.m END,
-        text = COALESCE(a.t, m.text),
+        text = CASE WHEN a.p IS NULL THEN m.text ELSE a.t END,
         payload = COALESCE(a.p, m.payload)
     FROM chat, json_to_recordset(%(alterations)s::json) AS a(n bigint, s text, b boolean, c text, r text, f text,
         v text, d text, m text, t text, p text)
@@ -323,7 +324,7 @@ class PostgresBackend(Backend):
             for place, draft in enumerate(drafts, position):
                 message_id, role, form, version, payload, text, digest, at, metadata = draft
                 start = chat.key, place, message_id, parent, "active", role, form, version
-                rows.write_row((*start, digest, at, metadata, text, payload))
+                rows.write_row((*start, digest, at, metadata, kept_text(text, role, payload), payload))
                 parent = message_id
 
     def _settle(
@@ -564,7 +565,7 @@ def _parameters(chat: ChatKey, changes: Sequence[Change], drafts: Sequence[Draft
             "digest": draft.digest,
             "created_at": draft.created_at,
             "draft_metadata": draft.metadata,
-            "text": draft.text,
+            "text": kept_text(draft.text, draft.role, draft.payload),
             "payload": draft.payload,
         }
     elif drafts and not is_long:
@@ -581,7 +582,7 @@ def _drafts_as_json(drafts: Sequence[Draft]) -> str:
     before = None
     for place, (message_id, role, form, version, payload, text, digest, at, metadata) in enumerate(drafts):
         row = {"n": place, "i": message_id, "b": before, "r": role, "f": form, "v": version, "d": digest.hex()}
-        rows.append(row | {"a": at.isoformat(), "m": metadata, "t": text, "p": payload})
+        rows.append(row | {"a": at.isoformat(), "m": metadata, "t": kept_text(text, role, payload), "p": payload})
         before = message_id
     return json.dumps(rows, ensure_ascii=False)
 
@@ -595,7 +596,9 @@ def _alterations_as_json(change: Change) -> str:
         rows.setdefault(position, {"n": position}).update(b=True, c=parent)
     for position, new in change.replacements:
         row = {"r": new.role, "f": new.format, "v": new.format_version, "d": new.digest.hex(), "m": new.metadata}
-        rows.setdefault(position, {"n": position}).update(row, t=new.text, p=new.payload)
+        rows.setdefault(position, {"n": position}).update(
+            row, t=kept_text(new.text, new.role, new.payload), p=new.payload
+        )
     return json.dumps(list(rows.values()), ensure_ascii=False)
 
 
@@ -625,7 +628,7 @@ def _nearest(select: str, newest: bool) -> str:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    return Record._make((*row[:9], row[9].astimezone(UTC), row[10]))
+    return Record._make((*row[:8], spoken_text(row[8], row[7]), row[9].astimezone(UTC), row[10]))
 
 
 def _chat_record(row: tuple[Any, ...]) -> ChatRecord:
