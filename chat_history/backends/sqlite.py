@@ -31,6 +31,7 @@ from .base import (
     first_version,
 )
 from .sqlite_file import SQLiteFile
+from .texts import kept_text, spoken_text
 
 __all__ = ["SQLiteBackend"]
 
