@@ -15,6 +15,7 @@ from .backends.base import UNSET, Backend, Change, ChatKey, Draft, Outline, Outl
 from .branches import Branches
 from .errors import ChatHistoryWarning, StoreBusyError, VersionConflictError
 from .formats import Dumped, MessageFormat, recognise
+from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_of
 from .saving import Branch, Given, Plan, digest, plan
@@ -89,7 +90,9 @@ class Writer:
         for _ in range(ATTEMPTS):
             try:
                 branch = self._branch(key, expected_version)
-                found = plan(branch, digests, give, self._reader(key, branch), whole=whole)
+                read: list[Record] = []
+                with naming_damage(key.chat_id, read, payload=Record._fields.index("payload")):
+                    found = plan(branch, digests, give, self._reader(key, branch, read), whole=whole)
                 change = self._change(key, branch, found)
                 if not (found.new or change.statuses or (whole and not branch.version)):
                     self._check_unchanged(key, branch.version)
@@ -146,7 +149,7 @@ class Writer:
             raise VersionConflictError(expected_version or 0, branch.version)
         return branch
 
-    def _reader(self, key: ChatKey, branch: Branch) -> Callable[[int, int], list[Record]]:
+    def _reader(self, key: ChatKey, branch: Branch, seen: list[Record]) -> Callable[[int, int], list[Record]]:
         def read(start: int, stop: int) -> list[Record]:
             positions = branch.positions[start:stop]
             if not positions:
@@ -155,6 +158,7 @@ class Writer:
             records = [record for record in records if record.status != MessageStatus.SUPERSEDED]
             if [record.position for record in records] != positions:
                 raise VersionConflictError(branch.version, self.version(key))
+            seen.extend(records)
             return records
 
         return read
