@@ -23,10 +23,13 @@ class Joining(Generic[T, R]):
         self._lock = threading.Lock()
         self._queues: dict[Hashable, _Queue[T, R]] = {}
 
-    def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T], R]) -> R:
+    def do(
+        self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T, bool], R]
+    ) -> R:
         """The item's own part of what `work(items)` returns, a result for each item.
 
-        Where the work of several fails, each does its own by `alone`, as it may be the fault of one.
+        Where the work of several fails, each does its own by `alone(item, unsure)`, as it may be the fault of one.
+        unsure: the work was interrupted, so that the item may have been done already.
         """
         turn: _Turn[T, R] = _Turn(item)
         with self._lock:
@@ -42,7 +45,7 @@ class Joining(Generic[T, R]):
             self._lead(key, queue, work)
         if turn.error is not None:
             raise turn.error
-        return turn.results[0] if turn.results else alone(item)
+        return turn.results[0] if turn.results else alone(item, turn.is_unsure)
 
     def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
         if queue.is_crowded or len(queue.waiting) > 1:
@@ -54,6 +57,8 @@ class Joining(Generic[T, R]):
             for turn, result in zip(turns, work([turn.item for turn in turns]), strict=True):
                 turn.results.append(result)
         except Exception as error:
+            for turn in turns:
+                turn.is_unsure = False
             if len(turns) == 1:
                 turns[0].error = error
         finally:
@@ -83,6 +88,7 @@ class _Turn(Generic[T, R]):
     def __init__(self, item: T) -> None:
         self.item = item
         self.is_done = False
+        self.is_unsure = True
         self.results: list[R] = []
         self.error: Exception | None = None
         asleep = threading.Lock()

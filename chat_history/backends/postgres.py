@@ -130,8 +130,9 @@ MAY_FLUSH = "SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus'
 
 GET_VERSION = "SELECT version, updated_at FROM {schema}chats WHERE chat_key = %s"
 FIND_WRITTEN = """
-SELECT m.position, m.parent, c.version, c.next_position, c.head
-FROM {schema}messages m JOIN {schema}chats c USING (chat_key) WHERE m.chat_key = %s AND m.message_id = %s
+SELECT m.position, m.parent, m.created_at, c.version, c.next_position, c.head
+FROM {schema}messages m JOIN {schema}chats c USING (chat_key)
+WHERE m.chat_key = %s AND m.message_id = ANY(%s) ORDER BY m.position
 """
 
 # ---- reading
@@ -261,7 +262,7 @@ class PostgresBackend(Backend):
             chat.key,
             change,
             lambda changes: self._apply(chat, changes),
-            lambda change: self._apply(chat, [change], unsure=True)[0],
+            lambda change, unsure: self._apply(chat, [change], unsure=unsure)[0],
         )
 
     def _apply(self, chat: ChatKey, changes: Sequence[Change], *, unsure: bool = False) -> list[Written]:
@@ -333,11 +334,13 @@ class PostgresBackend(Backend):
         """What a write did whose connection was lost before the answer came; None if it did not happen."""
         expected, now = changes[0].expected_version, changes[0].now
         if drafts:
-            key = [chat.key, drafts[0].message_id]
-            row = self._execute(connection, self._sql(FIND_WRITTEN), key).fetchone()
-            if row is None:
+            key = [chat.key, [draft.message_id for draft in drafts]]
+            rows = self._execute(connection, self._sql(FIND_WRITTEN), key).fetchall()
+            if len(rows) < len(drafts):
                 return None
-            position, parent, version, end, head = row
+            position, parent, created_at, version, end, head = rows[0]
+            if created_at != drafts[0].created_at or rows[-1][0] != position + len(drafts) - 1:
+                return None  # the ids were another's
             if expected:
                 version = expected + 1
             elif end != position + len(drafts) or head != drafts[-1].message_id:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from chat_history.errors import (
@@ -98,10 +99,14 @@ class Connections:
                 f"{self.location} has the encoding {encoding}, which cannot hold every text; create a database "
                 "with ENCODING 'UTF8' for chat_history"
             )
+        rows = connection.row_factory
+        connection.row_factory = tuple_row
         try:
             prepare(connection)
         except psycopg.Error as error:
             raise self._explained(error, is_lost=connection.closed) from error
+        finally:
+            connection.row_factory = rows
 
     def _new_pool(self) -> ConnectionPool[Any]:
         least, most = self._sizes
