@@ -14,7 +14,8 @@ __all__ = ["kept_text", "spoken_text"]
 
 def kept_text(text: str, role: str, payload: str) -> str | None:
     """What to keep of a text: None where the payload is a plain message with just this text as its content."""
-    return None if payload == f'{{"role": "{role}", "content": {quoted(text)}}}' else text
+    said = quoted(text)[1:-1] if '"' in text or "\\" in text or "\n" in text else text
+    return None if payload == f'{{"role": "{role}", "content": "{said}"}}' else text
 
 
 def spoken_text(kept: str | None, payload: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
@@ -29,6 +30,9 @@ _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",
 def _quoted(text: str) -> str:
     # As `_encode` does it (but for DEL, which is escaped here), at half the cost for most texts.
     return encode_basestring_ascii(text) if text.isascii() else encode_basestring(text)
+
+
+_key = lru_cache(maxsize=256)(_quoted)
 
 
 class OpenAIChat:
@@ -56,7 +60,7 @@ class OpenAIChat:
                 payload = _encode(message)
                 break
         else:
-            payload = f"{{{', '.join([f'{_quoted(key)}: {_quoted(value)}' for key, value in message.items()])}}}"
+            payload = f"{{{', '.join([f'{_key(key)}: {_quoted(value)}' for key, value in message.items()])}}}"
         if not payload.isascii():
             try:
                 payload.encode()
