@@ -466,6 +466,7 @@ def test_any_sequence_of_operations_does_what_the_model_does(store: Store, tmp_p
         deadline=None,
         database=None,
         derandomize=True,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Here, settings=quietly)  # type: ignore[no-untyped-call]
