@@ -41,7 +41,7 @@ def checked_id(value: object, name: str, *, may_be_empty: bool = False) -> str:
     """An id of a chat, user or tenant: any text of any length."""
     text = checked_text(value, name)
     if not text and not may_be_empty:
-        raise InvalidArgumentError(f"{name} is empty; give the conversation a name of its own")
+        raise InvalidArgumentError(f"{name} is empty; give it a name of its own")
     return text
 
 

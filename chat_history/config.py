@@ -169,6 +169,8 @@ def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str
     refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *KEYS[name]})
     options = checked(settings, KEYS[name])
     if name == "json":
+        if os.name != "posix":
+            raise ConfigError("the JSON file needs the file locks of Linux, macOS or BSD; use sqlite on this system")
         from .backends.json_file import JSONBackend
 
         return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), owner

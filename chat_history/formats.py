@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from .errors import InvalidMessageError, UnknownFormatError
@@ -159,7 +160,7 @@ def recognise(message: object) -> MessageFormat:
     found = _by_type.get(type(message))
     if found is not None:
         return found
-    for form in _formats():
+    for form in chain(_usual(), _others()):
         if form.recognises(message):
             if not isinstance(message, dict):
                 _by_type[type(message)] = form
@@ -179,8 +180,12 @@ def recognise(message: object) -> MessageFormat:
     )
 
 
-def _formats() -> Iterator[MessageFormat]:
-    yield from map(get_format, USUAL)
+@cache
+def _usual() -> tuple[MessageFormat, ...]:
+    return tuple(map(get_format, USUAL))
+
+
+def _others() -> Iterator[MessageFormat]:
     yield from (get_format(name) for name in sorted(_installed()) if name not in USUAL)
 
 
@@ -188,6 +193,8 @@ def readable(text: str) -> str:
     """Text as every store can hold it: NUL and lone surrogates become U+FFFD."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -26,6 +26,7 @@ from .backends.base import (
     ChatRecord,
     OutlineRow,
     OwnerKey,
+    PayloadRow,
     Record,
     Unset,
     UnsetType,
@@ -42,7 +43,7 @@ from .errors import (
     VersionConflictError,
 )
 from .formats import MessageFormat, get_format
-from .loading import DICTS, as_dicts, load, report
+from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Chat, Message, MessageStatus, Page, StoredMessage, new_ids
 from .records import chat_of, stored_drafts, stored_message
 from .windows import newest_turns
@@ -294,9 +295,10 @@ class ChatHistory:
         if limit == 0:
             return []
         rows = backend.read_payloads(key, limit=limit, newest=True)
-        if all(row[2] == DICTS for row in rows):
-            return [json.loads(row[3]) for row in rows]
-        return list(as_dicts(backend.read(key, limit=limit, newest=True)))
+        with naming_damage(chat_id, rows, payload=PayloadRow._fields.index("payload")):
+            if all(row[2] == DICTS for row in rows):
+                return [json.loads(row[3]) for row in rows]
+            return list(as_dicts(backend.read(key, limit=limit, newest=True)))
 
     def get_message_history(
         self, chat_id: str, format: str = "pydantic_ai", last: int | None = None, *, strict: bool = False
@@ -326,7 +328,8 @@ class ChatHistory:
             except ValueError:
                 pass  # one by one, below
         records = backend.read(key, after=rows[0][0] - 1, before=rows[-1][0] + 1)
-        messages, losses = load(form, records)
+        with naming_damage(chat_id, rows, payload=PayloadRow._fields.index("payload")):
+            messages, losses = load(form, records)
         report(losses, target=form.name, strict=strict)
         return lead + messages
 
@@ -357,7 +360,10 @@ class ChatHistory:
         """
         speakers = {assistant_role: "assistant", user_role: "user"}
         readable = []
-        for message in as_dicts(self._backend().read(self._key(chat_id))):
+        records = self._backend().read(self._key(chat_id))
+        with naming_damage(chat_id, records, payload=Record._fields.index("payload")):
+            messages = list(as_dicts(records))
+        for message in messages:
             speaker = speakers.get(str(message.get("role")))
             text = _text(message.get("content"))
             if speaker is None or text is None:

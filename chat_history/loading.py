@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from . import formats
 from .backends.base import Record
-from .errors import ConversionError, ConversionWarning
+from .errors import ConversionError, ConversionWarning, DamagedStoreError
 from .formats import Loss, MessageFormat, Source
 from .messages import Message
 
-__all__ = ["DICTS", "as_dicts", "load", "report", "sources"]
+__all__ = ["DICTS", "as_dicts", "load", "naming_damage", "report", "sources"]
 
 
 def sources(records: Sequence[Record]) -> list[Source]:
@@ -23,6 +24,26 @@ def sources(records: Sequence[Record]) -> list[Source]:
 
 DICTS = "openai"
 """The format of what people add by hand, which comes back as the very dicts."""
+
+
+@contextmanager
+def naming_damage(chat_id: str, rows: Iterable[tuple[Any, ...]], *, payload: int) -> Iterator[None]:
+    """Turn the failure to parse a payload into an error that names the message.
+
+    rows: what is parsed, each with its position first, and the payload at that index.
+    """
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        for row in rows:
+            try:
+                json.loads(row[payload])
+            except ValueError:
+                raise DamagedStoreError(
+                    f"message {row[0]} of chat {chat_id[:80]!r} is damaged: its payload is not JSON ({error}); "
+                    "nothing was changed; replace_message or delete_message mends it, or restore the store"
+                ) from error
+        raise
 
 
 def as_dicts(records: Sequence[Record]) -> Iterator[Message]:

@@ -97,13 +97,16 @@ class Page(Sequence[T_co], Generic[T_co]):
 
 
 def new_ids(count: int) -> list[str]:
-    """New message ids: UUIDs of version 7 (RFC 9562), which sort by the time they were made, to the millisecond."""
-    stamp = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | 0b10 << 62
-    noise = os.urandom(10 * count)
+    """New message ids, ascending: UUIDs of version 7 (RFC 9562), which sort by the time they were made.
+
+    Ascending within one call, because an index takes them faster in order; between calls, to the millisecond.
+    """
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    start = f"{stamp[:8]}-{stamp[8:]}-7"
+    noise = os.urandom(10 * count).hex()
     ids = []
-    for start in range(0, 10 * count, 10):
-        bits = int.from_bytes(noise[start : start + 10], "big")
-        number = stamp | (bits >> 68) << 64 | bits & 0x3FFF_FFFF_FFFF_FFFF
-        digits = f"{number:032x}"
-        ids.append(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+    for at in range(0, 20 * count, 20):
+        variant = "89ab"[int(noise[at], 16) & 3]
+        ids.append(f"{start}{noise[at + 1 : at + 4]}-{variant}{noise[at + 4 : at + 7]}-{noise[at + 7 : at + 19]}")
+    ids.sort()
     return ids

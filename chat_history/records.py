@@ -56,24 +56,13 @@ def stored_message(chat_id: str, record: Record) -> StoredMessage:
 
 def stored_drafts(chat_id: str, drafts: Sequence[Draft], written: Written) -> list[StoredMessage]:
     """Drafts as they were stored by a write."""
-    position, parent = written.position, written.parent
+    position, parent, active = written.position, written.parent, MessageStatus.ACTIVE
     stored = []
     for draft in drafts:
+        metadata = json.loads(draft.metadata) if draft.metadata else {}
+        # In the order of the class, because naming each field takes as long again, for very many messages.
         stored.append(
-            StoredMessage(
-                chat_id=chat_id,
-                message_id=draft.message_id,
-                position=position,
-                parent=parent,
-                status=MessageStatus.ACTIVE,
-                role=draft.role,
-                format=draft.format,
-                format_version=draft.format_version,
-                payload=draft.payload,
-                text=draft.text,
-                created_at=draft.created_at,
-                metadata=json.loads(draft.metadata) if draft.metadata else {},
-            )
+            StoredMessage(chat_id, draft.message_id, position, parent, active, *draft[1:6], draft.created_at, metadata)
         )
         position, parent = position + 1, draft.message_id
     return stored

@@ -12,8 +12,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import formats
 from .alignment import Alignment, align, common_prefix
@@ -21,14 +22,22 @@ from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
 from .loading import DICTS
 
+if TYPE_CHECKING:
+    from hashlib import blake2b
+
 __all__ = ["Branch", "Given", "Plan", "digest", "plan"]
 
 
 def digest(payload: str) -> bytes:
     """What tells a stored payload from others: 16 bytes of its hash."""
+    return _blake2b()(payload.encode(), digest_size=16).digest()
+
+
+@cache
+def _blake2b() -> type[blake2b]:
     from hashlib import blake2b  # loads OpenSSL, which the import of this package should not wait for
 
-    return blake2b(payload.encode(), digest_size=16).digest()
+    return blake2b
 
 
 ROOT = -1

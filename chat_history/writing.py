@@ -9,12 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from .backends.base import UNSET, Backend, Change, ChatKey, Draft, Outline, OutlineRow, Record, Written
 from .branches import Branches
 from .errors import ChatHistoryWarning, StoreBusyError, VersionConflictError
 from .formats import Dumped, MessageFormat, recognise
+from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_of
 from .saving import Branch, Given, Plan, digest, plan
@@ -89,7 +90,9 @@ class Writer:
         for _ in range(ATTEMPTS):
             try:
                 branch = self._branch(key, expected_version)
-                found = plan(branch, digests, give, self._reader(key, branch), whole=whole)
+                read: list[Record] = []
+                with naming_damage(key.chat_id, read, payload=Record._fields.index("payload")):
+                    found = plan(branch, digests, give, self._reader(key, branch, read), whole=whole)
                 change = self._change(key, branch, found)
                 if not (found.new or change.statuses or (whole and not branch.version)):
                     self._check_unchanged(key, branch.version)
@@ -146,7 +149,7 @@ class Writer:
             raise VersionConflictError(expected_version or 0, branch.version)
         return branch
 
-    def _reader(self, key: ChatKey, branch: Branch) -> Callable[[int, int], list[Record]]:
+    def _reader(self, key: ChatKey, branch: Branch, seen: list[Record]) -> Callable[[int, int], list[Record]]:
         def read(start: int, stop: int) -> list[Record]:
             positions = branch.positions[start:stop]
             if not positions:
@@ -155,19 +158,18 @@ class Writer:
             records = [record for record in records if record.status != MessageStatus.SUPERSEDED]
             if [record.position for record in records] != positions:
                 raise VersionConflictError(branch.version, self.version(key))
+            seen.extend(records)
             return records
 
         return read
 
     def _digests(self, messages: Sequence[Any]) -> tuple[list[bytes], dict[int, Dumped]]:
         """Every message's digest, and the JSON of those that had to be serialised to know it."""
-        digests: list[bytes] = []
+        digests = self.snapshots.digests(messages)
         dumped: dict[int, Dumped] = {}
-        for index, known in enumerate(self.snapshots.digests(messages)):
-            if known is None:
-                _, dumped[index], known = self._dumped(messages[index])
-            digests.append(known)
-        return digests, dumped
+        for index in [index for index, known in enumerate(digests) if known is None]:
+            _, dumped[index], digests[index] = self._dumped(messages[index])
+        return cast(list[bytes], digests), dumped
 
     def _dumped(self, message: Any) -> tuple[MessageFormat, Dumped, bytes]:
         form = recognise(message)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier
+from time import monotonic
 from typing import Any
 
 from stores import ALL, DURABLE, SPAWN, Store, on
@@ -125,22 +126,27 @@ def create(history: ChatHistory, writer: str) -> list[str]:
 
 
 def toggle(history: ChatHistory) -> None:
-    for number in range(EACH):
-        history.set_messages("c", [say("user", "ab"[number % 2])] * 10)
-    history.create_chat("done")
+    try:
+        for number in range(EACH):
+            history.set_messages("c", [say("user", "ab"[number % 2])] * 10)
+    finally:
+        history.create_chat("done")
 
 
-def watch(history: ChatHistory, chat: str = "c") -> list[list[str]]:
+def watch(history: ChatHistory) -> list[list[str]]:
     """All that a reader sees until the writer is done."""
     seen = []
-    while not history.chat_exists("done"):
-        seen.append([message["content"] for message in history.get_chat_history(chat)])
+    give_up = monotonic() + 60
+    while not history.chat_exists("done") and monotonic() < give_up:
+        seen.append([message["content"] for message in history.get_chat_history("c")])
     return seen
 
 
 def append_batches_and_finish(history: ChatHistory) -> None:
-    append_batches(history, "0", 5)
-    history.create_chat("done")
+    try:
+        append_batches(history, "0", 5)
+    finally:
+        history.create_chat("done")
 
 
 # ---- what must be true then

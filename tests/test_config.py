@@ -620,7 +620,7 @@ def test_configuration_imports_nothing_that_it_does_not_use() -> None:
     loaded = set(result.stdout.split())
     assert "chat_history.settings" in loaded
     heavy = {
-        *("psycopg", "psycopg_pool", "sqlite3", "platformdirs", "filelock", "pydantic_ai", "pydantic", "typer", "rich"),
+        *("psycopg", "psycopg_pool", "sqlite3", "platformdirs", "pydantic_ai", "pydantic", "typer", "rich"),
         *("tomllib", "difflib", "importlib.metadata", "urllib.parse", "pathlib", "asyncio", "logging"),
     }
     # A site-packages hook of the environment may load some before ours does.

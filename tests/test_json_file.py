@@ -23,6 +23,7 @@ import pytest
 from chat_history.backends import json_file
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
+from chat_history.backends.texts import spoken_text
 from chat_history.errors import (
     ChatHistoryWarning,
     ConfigError,
@@ -125,7 +126,7 @@ class TestLayout:
         ],
     )
     def test_a_payload_comes_back_byte_for_byte(self, opened: Opened, payload: str) -> None:
-        metadata = '{"x":1,  "payload": {"payload": 2}, "text": "ä"}'
+        metadata = '{"x":1,  "y": 2, "payload": {"payload": 2}, "text": "ä"}'
         append(opened(), draft("m-0", payload=payload, text='"x", "payload": "', metadata=metadata))
         for backend in (opened(), opened()):
             assert [row[3] for row in backend.read_payloads(CHAT)] == [payload]
@@ -238,6 +239,15 @@ class TestWhatOthersDo:
         assert ids(one) == ids(two) == ["m-1", "m-2"]
         assert [record.position for record in one.read(CHAT)] == [1, 2]
 
+    def test_a_file_replaced_by_one_of_the_same_size_is_seen(self, opened: Opened) -> None:
+        one, two = opened(), opened()
+        append(one, draft("m-0", "Tom"))
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Ann"))]))
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Bob"))]))
+        assert texts(one) == ["Bob"]
+        two.write(CHAT, Change(NOW, replacements=[(0, draft("m-0", "Eve"))]))
+        assert texts(one) == ["Eve"]
+
     def test_a_file_that_somebody_removed_begins_anew(self, path: Path, opened: Opened) -> None:
         backend = opened()
         append(backend, draft("m-0"))
@@ -294,7 +304,8 @@ class TestWhatOthersDo:
         rows = index.frozen(index.chats[b'{"chat": "chat123"'].rows[:])
         two.write(CHAT, Change(NOW, deletions=list(range(40)), active=-40))
         assert ids(one) == [f"m-{n}" for n in range(40, 50)]
-        assert [message.spoken() for message in index.messages(rows)] == [f"text {n}" for n in range(50)]
+        texts = [spoken_text(message.text, message.payload) for message in index.messages(rows)]
+        assert texts == [f"text {n}" for n in range(50)]
 
 
 class TestDamage:
@@ -380,6 +391,24 @@ class TestDamage:
             opened()
         assert path.read_bytes() == before
         assert list(path.parent.iterdir()) == [path]
+
+    def test_a_bad_line_in_the_middle_of_a_file_that_was_cut_is_no_torn_tail(self, path: Path, opened: Opened) -> None:
+        backend = opened()
+        for number in range(5):
+            append(backend, draft(f"m-{number}"))
+        lines = path.read_bytes().split(b"\n")
+        lines[2] = b"xxxx"
+        path.write_bytes(b"\n".join(lines)[:-30])
+        before = path.read_bytes()
+        with pytest.raises(DamagedStoreError, match=r"line 3 "):
+            opened()
+        assert path.read_bytes() == before
+
+    def test_a_bad_last_line_of_a_file_that_was_closed_is_no_torn_tail(self, path: Path, opened: Opened) -> None:
+        append(opened(), draft("m-0"))
+        path.write_bytes(path.read_bytes().replace(b'"position"', b'"pos'))
+        with pytest.raises(DamagedStoreError, match=r"line 2 "):
+            opened()
 
     def test_a_line_twice_is_damage(self, path: Path, opened: Opened) -> None:
         backend = opened()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from chat_history import ChatHistory, ChatHistoryWarning, MessageStatus, VersionConflictError
+from chat_history import ChatHistory, ChatHistoryWarning, DamagedStoreError, MessageStatus, VersionConflictError
 from chat_history.backends.base import Change, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.sqlite import SQLiteBackend
@@ -536,3 +537,27 @@ def test_a_branch_that_is_returned_to_is_not_stored_again(history: ChatHistory) 
     history.save_messages("c", [start, other, say("user", "on")])
     assert history.get_messages("c")[-1].parent == history.get_messages("c")[1].message_id
     assert len(list(history.iter_messages("c", status=None))) == 4
+
+
+def test_a_payload_that_somebody_spoilt_is_named_and_hides_no_other(tmp_path: Path, agent: Agent[None, str]) -> None:
+    path = tmp_path / "c.db"
+    with ChatHistory(SQLiteBackend(path)) as history:
+        messages = agent.run_sync("hi").all_messages()
+        history.save_messages("c", messages)
+        history.add_message("c", say("user", "whole"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE messages SET payload = '{\"parts\": [' WHERE position = 1")
+    connection.close()
+    with ChatHistory(SQLiteBackend(path)) as history:
+        calls: list[Callable[[], object]] = [
+            lambda: history.get_chat_history("c"),
+            lambda: history.get_message_history("c"),
+            lambda: history.get_readable_chat_history("c"),
+            lambda: history.save_messages("c", [*messages[:1], say("user", "other")]),
+        ]
+        for call in calls:
+            with pytest.raises(DamagedStoreError, match="message 1 of chat 'c' is damaged"):
+                call()
+        assert history.get_chat_history("c", last=1) == [say("user", "whole")]
+        assert history.delete_message("c", history.get_messages("c")[1].message_id)
+        assert len(history.get_message_history("c")) == 2

@@ -136,7 +136,10 @@ def _check(file: File) -> None:
 def _parsed(file: File) -> Any:
     with open(os.dup(file.fd), "rb") as whole:
         whole.seek(0)
-        return json.load(whole)
+        try:
+            return json.load(whole)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
 
 
 def _strange(file: File, why: str) -> ConfigError:

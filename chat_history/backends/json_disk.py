@@ -55,7 +55,7 @@ class File:
 def opened(path: str) -> File:
     """The file, created if it is missing, for its owner only; read-only where it cannot be written to."""
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _make_folder(os.path.dirname(path))
         file = File(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
         _check_regular(file)
         while not file.open_again():
@@ -69,6 +69,14 @@ def opened(path: str) -> File:
         file = File(path, os.O_RDONLY | os.O_NONBLOCK)
         _check_regular(file)
         return file
+
+
+def _make_folder(path: str) -> None:
+    if not os.path.isdir(path):
+        _make_folder(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.mkdir(path, mode=0o700)
+        sync_folder(path)
 
 
 def _check_regular(file: File) -> None:

@@ -33,6 +33,7 @@ from .base import (
 from .json_index import Chat, Index
 from .json_lines import Message, chat_line, draft_lines, head_of, message_line, stamp
 from .json_shared import SharedFile
+from .texts import spoken_text
 
 __all__ = ["JSONBackend"]
 
@@ -304,7 +305,7 @@ def _changed(chat_id: str, known: Chat | None, change: Change, version: int) -> 
 def _record(message: Message) -> Record:
     position, message_id, parent, status, role, form, version, payload, _, created_at, metadata, _, _ = message
     created = datetime.fromisoformat(created_at)
-    text = message.spoken()
+    text = spoken_text(message.text, message.payload)
     return Record(position, message_id, parent, status, role, form, version, payload, text, created, metadata)
 
 

@@ -31,8 +31,8 @@ _STALE = 0x80
 
 _MESSAGE = re.compile(
     rb'(\{"chat": "[^"]*+"(?:, "tenant": "[^"]*+")?(?:, "user": "[^"]*+")?)'
-    rb', "position": (\d+), "id": "([^"]*+)"(?:, "parent": "[^"]*+")?(?:, "status": "([^"]*+)")?'
-    rb', "created_at": "(.{26}Z)", "digest": "[^"]*+", ("role": "[^"]*+", "format": "[^"]*+")'
+    rb', "position": (\d+), "id": "([^"]*+)"(?:, "parent": "([^"]*+)")?(?:, "status": "([^"]*+)")?'
+    rb', "created_at": "(.{26}Z)", "digest": "([^"]*+)", ("role": "[^"]*+", "format": "[^"]*+")'
 )
 """The beginning of a message's line, if it has no backslash. Another line is read by `json`, more slowly."""
 
@@ -226,7 +226,7 @@ class Index:
                     raise BadLineError(base + at)
                 found = match(chunk, at)
                 if found is not None and (end := found.end()) < newline and find(b"\\", at, end) < 0:
-                    head, position, message_id, status, created_at, kind = found.groups()
+                    head, position, message_id, _, status, created_at, _, kind = found.groups()
                     payload = find(PAYLOAD, end, newline) + len(PAYLOAD)
                     if payload < end:
                         raise BadLineError(base + at)
@@ -293,7 +293,7 @@ class Index:
                 kind_of(header["role"], header["format"]).encode(),
                 begin,
             )
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise BadLineError(offset) from error
 
     def _apply(self, record: Mapping[str, Any], line: bytes, offset: int) -> None:
@@ -460,10 +460,16 @@ class Index:
         """What `Backend.outline` says of these messages."""
         outline = []
         for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
-            header = self.header(row, line)
-            parent = frozen.parents[row] if row in frozen.parents else header.get("parent")
-            digest = bytes.fromhex(header["digest"])
-            outline.append(OutlineRow(self.position[row], header["id"], parent, status, digest))
+            found = _MESSAGE.match(line)
+            if found is not None and b"\\" not in found[0]:
+                message_id, digest = found[3].decode(), found[7].decode()
+                parent = None if found[4] is None else found[4].decode()
+            else:
+                header = self.header(row, line)
+                message_id, digest, parent = header["id"], header["digest"], header.get("parent")
+            if row in frozen.parents:
+                parent = frozen.parents[row]
+            outline.append(OutlineRow(self.position[row], message_id, parent, status, bytes.fromhex(digest)))
         return outline
 
     def _message(self, row: int, line: bytes) -> Message:

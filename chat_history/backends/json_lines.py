@@ -9,7 +9,8 @@ from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 from typing import Any, Final, NamedTuple
 
-from chat_history.backends.base import ChatRecord, Draft
+from .base import ChatRecord, Draft
+from .texts import kept_text
 
 __all__ = [
     "CLOSING",
@@ -109,14 +110,6 @@ class Message(NamedTuple):
             digest=draft.digest.hex(),
         )
 
-    def spoken(self) -> str:
-        """The text, wherever it stands."""
-        if self.text is not None:
-            return self.text
-        payload = json.loads(self.payload)
-        content = payload.get("content") if isinstance(payload, dict) else None
-        return content if isinstance(content, str) else ""
-
 
 def message_line(head: str, message: Message) -> str:
     """The line of a message."""
@@ -164,18 +157,12 @@ def _line(
 
 
 def _said(role: str, payload: str, text: str | None, metadata: str | None) -> str:
-    said = "" if text is None or _repeats(text, role, payload) else f', "text": {quoted(text)}'
+    kept = None if text is None else kept_text(text, role, payload)
+    said = "" if kept is None else f', "text": {quoted(kept)}'
     if metadata is None:
         return said
     # The payload is found by the first key of that name, so there must be none in the metadata.
     return f'{said}, "metadata": {metadata if "payload" not in metadata else quoted(metadata)}'
-
-
-def _repeats(text: str, role: str, payload: str) -> bool:
-    """Whether the text is the content of a payload that is a plain message: then the line says it only once."""
-    if '"' in text or "\\" in text:
-        text = quoted(text)[1:-1]
-    return payload == f'{{"role": "{role}", "content": "{text}"}}'
 
 
 def chat_line(

@@ -8,7 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
@@ -23,7 +24,7 @@ from .json_lines import CLOSING
 __all__ = ["SharedFile"]
 
 _BLOCK: Final = 1 << 20
-_TOGETHER = 64
+_TOGETHER: Final = 64
 
 _Result = TypeVar("_Result")
 
@@ -56,6 +57,8 @@ class SharedFile:
 
     def _new_locks(self) -> None:
         self._waiting: deque[_Request] = deque()
+        self._gathered: list[bytes] = []
+        self._gathered_from = 0
         # Always taken in this order. The first is held together with the lock of the file.
         self._writing = threading.Lock()
         self.indexing = threading.Lock()
@@ -90,7 +93,9 @@ class SharedFile:
                     return index
                 raise
             try:
-                index = self._seen_or_mended(self._locked_status(patience))
+                status = self._locked_status(patience)
+                with self.indexing:
+                    index = self._seen_or_mended(status)
             except StoreBusyError:
                 if not index.loaded:
                     raise
@@ -136,17 +141,16 @@ class SharedFile:
             return None
 
     def _seen_or_mended(self, status: os.stat_result) -> Index:
-        with self.indexing:
-            index = self._seen(status)
-            if index is None:
-                index = self._index = mended(self._current().file)
-                self._locked = index.file
+        index = self._seen(status)
+        if index is None:
+            index = self._index = mended(self._current().file)
+            self._locked = index.file
         return index
 
     # Writing.
 
     def write(self, change: Callable[[Index], _Result]) -> _Result:
-        """What a change returns that may `append` or `replace`, once all of that is durable.
+        """What a change returns that may `append` or `replace` once, as its last step, when that is durable.
 
         One change is made at a time in all processes, on an index that has all that was written before.
         """
@@ -173,29 +177,24 @@ class SharedFile:
 
     def append(self, index: Index, lines: Iterable[str]) -> None:
         """Put lines in the place of the closing, and the closing after them. Only for a change."""
-        file, start, separator = index.file, index.end, index.separator
-        at = start
-        data = b""
-        try:
-            for data in _blocks(separator, lines):
-                write_at(file.fd, data, at)
-                at += len(data)
-        except BaseException:
-            if os.pread(file.fd, len(CLOSING), file.size() - len(CLOSING)) != CLOSING:
-                os.ftruncate(file.fd, start + len(CLOSING))
-                write_at(file.fd, CLOSING, start)
-            raise
-        if at - start == len(data):
-            # One block: it is indexed as it is, unless a reader did so from the file already.
-            with self.indexing:
-                if index.end == start:
-                    index.add(data[len(separator) : -len(CLOSING)] + b",\n", start + len(separator))
+        blocks = _blocks(index.separator, lines)
+        first, second = next(blocks), next(blocks, None)
+        if second is None:
+            # Written with those of the others who wait. Until then no reader gets to the index.
+            start = index.end + len(index.separator)
+            index.add(first[len(index.separator) :] + b",\n", start)
+            self._gathered.append(first)
+            return
+        self._write_gathered(index)
+        with _without(self.indexing):
+            _write_blocks(index.file, index.end, chain((first, second), blocks))
 
     def replace(self, index: Index, lines: Iterable[bytes]) -> None:
         """Put a new file of these lines in the place of this one. Only for a change."""
-        self._locked = file = replaced(index.file, document(lines))
-        with self.indexing:
-            self._index = Index(file)
+        self._write_gathered(index)
+        with _without(self.indexing):
+            self._locked = file = replaced(index.file, document(lines))
+        self._index = Index(file)
 
     def _lead(self, own: _Request) -> None:
         """Make the changes of all who wait, then let the next thread write while they are synced."""
@@ -206,19 +205,12 @@ class SharedFile:
                 if self._durable:
                     slot = self._sync_slot()
                 status = self._locked_status(self._timeout)
-                index = self._seen_or_mended(status)
-                index.file.check_writable(status.st_mode)
-                self._check_kept()
-                file = index.file
-                while self._waiting and len(batch) < _TOGETHER:
-                    request = self._waiting.popleft()
-                    batch.append(request)
-                    try:
-                        request.result = request.change(index)
-                    except Exception as error:
-                        request.error = error
-                    if self._index is not index or index.end + len(CLOSING) != file.size():
-                        break
+                with self.indexing:
+                    index = self._seen_or_mended(status)
+                    file = index.file
+                    file.check_writable(status.st_mode)
+                    self._check_kept()
+                    self._make(index, batch)
             except BaseException:
                 with suppress(ValueError):
                     self._waiting.remove(own)
@@ -238,6 +230,40 @@ class SharedFile:
             for request in batch:
                 request.done = True
                 request.wake.put(None)
+
+    def _make(self, index: Index, batch: list[_Request]) -> None:
+        """Make the changes of all who wait, as far as that is possible at once."""
+        self._gathered_from = index.end
+        try:
+            while self._waiting and len(batch) < _TOGETHER:
+                request = self._waiting.popleft()
+                batch.append(request)
+                try:
+                    request.result = request.change(index)
+                except Exception as error:
+                    if self._index is not index:
+                        raise
+                    request.error = error
+                if not self._gathered:
+                    break
+            self._write_gathered(index)
+        except BaseException:
+            if self._gathered:
+                # It has what is not in the file.
+                self._gathered.clear()
+                self._index = Index(index.file)
+            raise
+
+    def _write_gathered(self, index: Index) -> None:
+        if self._gathered:
+            block = b"".join(self._gathered)
+            try:
+                _write_blocks(index.file, self._gathered_from, [block])
+            except BaseException:
+                self._index = Index(index.file)
+                raise
+            finally:
+                self._gathered.clear()
 
     def _sync_slot(self) -> int:
         try:
@@ -282,18 +308,18 @@ class SharedFile:
 
     def _locked_status(self, timeout: float) -> os.stat_result:
         """Lock the file that has the name now, and say what the system says of it."""
-        pause = until = 0.0
+        began = 0.0
         while True:
             file = self._current().file
             try:
                 fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 now = time.monotonic()
-                until = until or now + timeout
-                if now >= until:
+                began = began or now
+                if now - began >= timeout:
                     raise self._busy(timeout) from None
-                time.sleep(pause)
-                pause = min(pause + 0.00002, 0.001)
+                # Most writers are done within microseconds; one that imports or deletes is not.
+                time.sleep(1e-6 if now - began < 0.005 else 0.001)
                 continue
             self._locked = file
             status = self._status()
@@ -321,19 +347,47 @@ class SharedFile:
                     self._index.file = file
 
 
+@contextmanager
+def _without(lock: threading.Lock) -> Iterator[None]:
+    """Let others have a lock for a while that this thread holds."""
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()
+
+
 def _blocks(separator: bytes, lines: Iterable[str]) -> Iterator[bytes]:
-    """Lines as they are appended, in blocks of bounded size; the last one ends with the closing."""
+    """Lines as they are appended, in blocks of bounded size; at least one."""
     block: list[str] = []
     size = 0
     for line in lines:
-        block.append(line)
-        size += len(line)
         if size > _BLOCK:
             yield separator + ",\n".join(block).encode()
             separator = b",\n"
             block = []
             size = 0
-    yield (separator + ",\n".join(block).encode() if block else b"") + CLOSING
+        block.append(line)
+        size += len(line)
+    yield separator + ",\n".join(block).encode()
+
+
+def _write_blocks(file: File, start: int, blocks: Iterable[bytes]) -> None:
+    """Write from the closing on, and the closing again; if that fails, the file is as it was."""
+    try:
+        at = start
+        last = b""
+        for block in blocks:
+            if last:
+                write_at(file.fd, last, at)
+                at += len(last)
+            last = block
+        write_at(file.fd, last + CLOSING, at)
+    except BaseException:
+        if os.pread(file.fd, len(CLOSING), file.size() - len(CLOSING)) != CLOSING:
+            os.ftruncate(file.fd, start + len(CLOSING))
+            write_at(file.fd, CLOSING, start)
+        raise
 
 
 _files: WeakSet[SharedFile] = WeakSet()

@@ -110,6 +110,8 @@ def _run_one(conn: Any, dialect: str, place: str, package: str | None, schema: s
                 _refuse_others(conn, dialect, place)
             step = pending[0]
             _module(step).up(conn, dialect=dialect)
+            if not _in_transaction(conn):
+                raise ConfigError(f"migrations: {step.module} must leave the transaction to the runner")
             conn.execute(RECORD[dialect], (step.version, step.name, datetime.now(UTC).isoformat()))
     except Exception as error:
         if getattr(error, "sqlstate", None) not in RACED:
@@ -130,8 +132,15 @@ def _transaction(conn: Any, dialect: str, schema: str | None) -> Iterator[None]:
         yield
         conn.execute("COMMIT")
     except BaseException:
-        conn.execute("ROLLBACK")
+        if _in_transaction(conn):
+            conn.execute("ROLLBACK")
         raise
+
+
+def _in_transaction(conn: Any) -> bool:
+    if hasattr(conn, "in_transaction"):
+        return bool(conn.in_transaction)
+    return conn.info.transaction_status.name in ("INTRANS", "INERROR")
 
 
 def _recorded(conn: Any, schema: str | None, place: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ CREATE TABLE messages (
     digest BLOB NOT NULL,
     created_at TEXT NOT NULL,
     metadata TEXT,
-    text TEXT NOT NULL,
+    text TEXT,
     payload TEXT NOT NULL,
     PRIMARY KEY (chat_key, position),
     UNIQUE (chat_key, message_id)
@@ -89,7 +89,7 @@ CREATE TABLE messages (
     digest bytea NOT NULL,
     created_at timestamptz NOT NULL,
     metadata text,
-    text text NOT NULL,
+    text text,
     payload text NOT NULL,
     PRIMARY KEY (chat_key, position),
     UNIQUE (chat_key, message_id)

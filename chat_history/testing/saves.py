@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from chat_history.errors import ChatHistoryWarning
@@ -70,6 +72,14 @@ class Saving:
         assert new.parent is None
         assert contents(two) == ["x"]
         assert texts(two.get_messages("c", status="superseded")) == ["a", "b"]
+
+    def test_a_list_that_continues_from_the_very_end_sets_nothing_aside(self, history: ChatHistory) -> None:
+        history.add_messages("c", [*says("a", "b"), say("system", "s")])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert texts(history.save_messages("c", [say("system", "s"), *says("a")])) == ["a"]
+        assert contents(history) == ["a", "b", "s", "a"]
+        assert not caught
 
     def test_an_empty_save_changes_nothing_and_makes_no_chat(self, two: ChatHistory) -> None:
         assert two.save_messages("c", []) == []

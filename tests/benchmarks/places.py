@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from floors import FileFloor, Floor, PostgresFloor, SQLiteFloor
@@ -32,12 +33,11 @@ class Store:
         if self.backend != "postgres":
             return tempfile.mkdtemp(dir=self.where)
         import psycopg
-        from psycopg.conninfo import make_conninfo
 
         database = f"benchmark_{uuid4().hex}"
         with psycopg.connect(self.where, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {database}")
-        return make_conninfo(self.where, dbname=database)
+        return urlsplit(self.where)._replace(path=f"/{database}").geturl()
 
     def ours(self, place: str) -> ChatHistory:
         options: dict[str, Any] = {"backend": self.backend, "durability": self.durability}

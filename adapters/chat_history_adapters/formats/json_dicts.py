@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
 from chat_history.errors import InvalidMessageError
@@ -19,13 +21,23 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
+def _quoted(text: str) -> str:
+    # As `_encode` does it (but for DEL, which is escaped here), at half the cost for most texts.
+    return encode_basestring_ascii(text) if text.isascii() else encode_basestring(text)
+
+
+_key = lru_cache(maxsize=256)(_quoted)
+
+
 def payload_of(message: dict[str, Any]) -> str:
     """The dict as JSON with its keys in their order. Refuses what JSON would give back as something else."""
     for key, value in message.items():
         if type(value) is not str or type(key) is not str:
             _check(message, "message", 1)
+            payload = _encode(message)
             break
-    payload = _encode(message)
+    else:
+        payload = f"{{{', '.join([f'{_key(key)}: {_quoted(value)}' for key, value in message.items()])}}}"
     if not payload.isascii():
         try:
             payload.encode()

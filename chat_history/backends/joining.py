@@ -1,0 +1,97 @@
+"""Let threads that want the same kind of thing at the same moment get it together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Joining"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PAUSE = 0.0002
+"""Seconds that a crowd waits before it goes, because those who just came back are about to come again."""
+
+
+class Joining(Generic[T, R]):
+    """While one thread works on a key, those that come meanwhile wait, and then go together as the next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: dict[Hashable, _Queue[T, R]] = {}
+
+    def do(
+        self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T, bool], R]
+    ) -> R:
+        """The item's own part of what `work(items)` returns, a result for each item.
+
+        Where the work of several fails, each does its own by `alone(item, unsure)`, as it may be the fault of one.
+        unsure: the work was interrupted, so that the item may have been done already.
+        """
+        turn: _Turn[T, R] = _Turn(item)
+        with self._lock:
+            queue = self._queues.get(key)
+            if queue is None:
+                queue = self._queues[key] = _Queue()
+            queue.waiting.append(turn)
+            waits = queue.is_busy
+            queue.is_busy = True
+        if waits:
+            turn.wait()
+        if not turn.is_done:
+            self._lead(key, queue, work)
+        if turn.error is not None:
+            raise turn.error
+        return turn.results[0] if turn.results else alone(item, turn.is_unsure)
+
+    def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        if queue.is_crowded or len(queue.waiting) > 1:
+            time.sleep(PAUSE)
+        with self._lock:
+            turns, queue.waiting = queue.waiting, []
+        queue.is_crowded = len(turns) > 1
+        try:
+            for turn, result in zip(turns, work([turn.item for turn in turns]), strict=True):
+                turn.results.append(result)
+        except Exception as error:
+            for turn in turns:
+                turn.is_unsure = False
+            if len(turns) == 1:
+                turns[0].error = error
+        finally:
+            with self._lock:
+                queue.is_busy = bool(queue.waiting)
+                if queue.is_busy:
+                    queue.waiting[0].wake()
+                elif not queue.is_crowded:
+                    self._queues.pop(key, None)
+            for turn in turns:
+                turn.is_done = True
+                turn.wake()
+
+
+class _Queue(Generic[T, R]):
+    """Those who want something of one key. The first of them leads when nobody else works on it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Turn[T, R]] = []
+        self.is_busy = False
+        self.is_crowded = False
+
+
+class _Turn(Generic[T, R]):
+    """One who waits."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.is_done = False
+        self.is_unsure = True
+        self.results: list[R] = []
+        self.error: Exception | None = None
+        asleep = threading.Lock()
+        asleep.acquire()
+        self.wait = asleep.acquire
+        self.wake = asleep.release

@@ -1,0 +1,268 @@
+"""The connections of a Postgres store: opened, lent, replaced when they are lost, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from chat_history.errors import (
+    ConfigError,
+    DamagedStoreError,
+    HistoryClosedError,
+    StorageError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
+
+__all__ = ["Connection", "Connections"]
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+ATTEMPTS = 5
+"""How often work is begun, where its connection was lost or others stood in its way."""
+
+_AGAIN = {"40001", "40P01"}
+"""SQLSTATE: two transactions stood in each other's way, and this one was undone."""
+_BUSY = _AGAIN | {"53300", "55P03", "57014"}
+_DAMAGED = {"XX001", "XX002"}
+_DUPLICATE = "23505"
+_READ_ONLY = "25006"
+
+
+class Connections:
+    """A pool of connections in autocommit mode: our own, or one that was given and stays open."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        pool: ConnectionPool[Any] | None,
+        least: int,
+        most: int,
+        timeout: float,
+        prepare: bool,
+    ) -> None:
+        if pool is not None and not isinstance(pool, ConnectionPool):
+            raise ConfigError(f"pool must be a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
+        self._is_given = pool is not None
+        self._pool = pool
+        self._sizes = max(least, 1), max(least, most, 1)
+        self._timeout = timeout
+        self._settings = {} if pool else _settings(conninfo, timeout, prepare)
+        self._closed = False
+        self._borrowed: set[Connection] = set()
+        """Those of a given pool that are not in autocommit mode otherwise."""
+        self._first: Connection | None = None
+        """The connection that the store was opened with. A pool is begun, which takes a while, when that is in use."""
+        self._free: list[Connection] = []
+        self._abandoned: list[object] = []
+        """The parent's, kept because collecting them would close them."""
+        self._lock = threading.Lock()
+        self.location = _location(self._settings)
+
+    def open(self, prepare: Callable[[Connection], None]) -> None:
+        """Connect, once, and prepare the database."""
+        if self._is_given:
+            connection = self._take()
+            try:
+                self._prepare(connection, prepare)
+            finally:
+                self._give_back(connection)
+        else:
+            # Not left to the pool, which would try again and again where the reason is plain.
+            try:
+                connection = psycopg.connect(**self._settings)
+            except psycopg.Error as error:
+                raise self._explained(error) from error
+            try:
+                self._prepare(connection, prepare)
+            except BaseException:
+                connection.close()
+                raise
+            self._keep(connection)
+
+    def _prepare(self, connection: Connection, prepare: Callable[[Connection], None]) -> None:
+        self.location = _location(connection.info.get_parameters())
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in (None, "UTF8"):
+            raise StorageError(
+                f"{self.location} has the encoding {encoding}, which cannot hold every text; create a database "
+                "with ENCODING 'UTF8' for chat_history"
+            )
+        rows = connection.row_factory
+        connection.row_factory = tuple_row
+        try:
+            prepare(connection)
+        except psycopg.Error as error:
+            raise self._explained(error, is_lost=connection.closed) from error
+        finally:
+            connection.row_factory = rows
+
+    def _new_pool(self) -> ConnectionPool[Any]:
+        least, most = self._sizes
+        return ConnectionPool(
+            kwargs=self._settings,
+            min_size=least - 1,
+            max_size=max(most - 1, 1),
+            num_workers=1,  # starting more threads costs more than connecting
+            open=True,
+            name="chat_history",
+        )
+
+    def run(
+        self,
+        work: Callable[[Connection], T],
+        settle: Callable[[Connection], T | None] | None = None,
+        *,
+        was_lost: bool = False,
+    ) -> T:
+        """Do work on a connection, and again on another where that was lost.
+
+        settle: what a lost connection had done before it was lost, None for nothing; without it work may be done twice.
+        was_lost: somebody began this work before, and nobody knows what came of it.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            connection = self._take()
+            try:
+                if was_lost and settle is not None:
+                    done = settle(connection)
+                    if done is not None:
+                        return done
+                return work(connection)
+            except psycopg.Error as error:
+                is_lost = connection.closed
+                was_lost = was_lost or is_lost
+                # A duplicate after a loss: the statement that was thought lost has got through after all.
+                again = is_lost or error.sqlstate in _AGAIN or (was_lost and error.sqlstate == _DUPLICATE)
+                if not (left and again):
+                    raise self._explained(error, is_lost=is_lost) from error
+            finally:
+                self._give_back(connection)
+            if is_lost and self._pool is not None:
+                # The others were probably lost with it.
+                self._pool.check()
+        raise AssertionError
+
+    def _take(self) -> Connection:
+        if self._closed:
+            raise HistoryClosedError(f"{self.location} was closed; open it again")
+        with suppress(IndexError):
+            return self._free.pop()
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                pool = self._pool = self._pool or self._new_pool()
+        try:
+            connection: Connection = pool.getconn(self._timeout)
+        except PoolTimeout as error:
+            raise self._none_came() from error
+        except PoolClosed as error:
+            raise HistoryClosedError(f"{self.location}: the pool of connections was closed") from error
+        if not connection.autocommit:
+            connection.autocommit = True
+            self._borrowed.add(connection)
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection in self._borrowed:
+            self._borrowed.discard(connection)
+            if not connection.closed:
+                connection.autocommit = False
+        if connection is self._first:
+            self._keep(connection)
+        elif self._pool is not None:
+            self._pool.putconn(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        if connection.closed or self._closed or self._sizes[1] == 1:
+            self._first = None
+            connection.close()
+        else:
+            self._first = connection
+            self._free.append(connection)
+
+    def close(self) -> None:
+        """Close what was opened here. A second call is harmless."""
+        self._closed = True
+        if self._pool is not None and not self._is_given:
+            self._pool.close()
+        while self._free:
+            self._free.pop().close()
+
+    def forked(self) -> None:
+        """Begin anew in a child process, which must not use its parent's connections, and has no threads of a pool."""
+        self._lock = threading.Lock()
+        self._borrowed.clear()
+        if not self._is_given:
+            self._abandoned += [self._pool, self._first]
+            self._pool = self._first = None
+            self._free.clear()
+
+    # ---- errors
+
+    def _none_came(self) -> StorageError:
+        try:
+            if not self._is_given:
+                psycopg.connect(**self._settings).close()
+        except psycopg.Error as error:
+            return self._explained(error)
+        return StoreBusyError(
+            f"{self.location}: all connections of the pool were in use for more than {self._timeout:g} seconds, and "
+            "nothing was done; try again, or allow more (max_connections)"
+        )
+
+    def _explained(self, error: psycopg.Error, *, is_lost: bool = True) -> StorageError:
+        reason = str(error).strip() or type(error).__name__
+        code = error.sqlstate
+        if code in _BUSY:
+            return StoreBusyError(
+                f"{self.location}: others were in the way for too long, and nothing was written; try again ({reason})"
+            )
+        if code in _DAMAGED:
+            return DamagedStoreError(f"{self.location}: the database is damaged: {reason}")
+        if code == _READ_ONLY:
+            return StorageError(f"{self.location} can only be read (a standby server?): {reason}")
+        if is_lost and isinstance(error, psycopg.OperationalError):
+            return StoreUnavailableError(f"{self.location} cannot be reached: {reason}")
+        return StorageError(f"{self.location}: Postgres refused: {reason}")
+
+
+def _settings(conninfo: str, timeout: float, prepare: bool) -> dict[str, Any]:
+    """What every connection is opened with."""
+    try:
+        settings: dict[str, Any] = dict(conninfo_to_dict(conninfo))
+    except psycopg.ProgrammingError:
+        # Not chained: the driver's message quotes the string, and its password with it.
+        raise ConfigError(
+            "the Postgres URL or connection string cannot be read; special characters in a user or password must be "
+            "percent-encoded in a URL, and quoted in a connection string"
+        ) from None
+    milliseconds = max(1, int(timeout * 1000))
+    settings.setdefault("connect_timeout", max(2, min(10, int(timeout))))
+    settings.setdefault("tcp_user_timeout", milliseconds)
+    settings.setdefault("fallback_application_name", "chat_history")
+    if prepare:
+        # Not for poolers: they refuse options, because one session serves many.
+        options = settings.get("options") or os.environ.get("PGOPTIONS", "")
+        settings["options"] = f"{options} -c lock_timeout={milliseconds}".strip()
+    return settings | {"client_encoding": "utf8", "autocommit": True, "prepare_threshold": 0 if prepare else None}
+
+
+def _location(parts: Mapping[str, Any]) -> str:
+    """A URL without the password."""
+    user, host, port, database = (str(parts.get(name) or "") for name in ("user", "host", "port", "dbname"))
+    if host.startswith(("/", "@")):
+        where, query = "", f"?host={quote(host, safe='/@')}"
+    else:
+        where, query = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else ""), ""
+    return f"postgresql://{quote(user)}{'@' * bool(user)}{where}/{quote(database)}{query}"

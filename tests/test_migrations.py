@@ -1,0 +1,246 @@
+"""Tables are made once, step by step, whoever opens first, and a newer release's are left alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from stores import SPAWN, Store, on
+
+from chat_history import ChatHistory
+from chat_history.errors import ConfigError, NewerStoreError, StorageError
+from chat_history.migrations.runner import Step, migrate, steps, undo
+
+HELLO = {"role": "user", "content": "Hello!"}
+TABLES = {"sqlite": ":memory:", "postgres": ""}
+
+STEP = """
+VERSION = {version}
+
+def up(conn, *, dialect):
+    conn.execute("CREATE TABLE {table} (id INTEGER)")
+
+def down(conn, *, dialect):
+    conn.execute("DROP TABLE {table}")
+"""
+
+
+class Database:
+    """A connection of the driver's, to a database or a schema of its own."""
+
+    def __init__(self, dialect: str, connection: Any, schema: str | None = None) -> None:
+        self.dialect = dialect
+        self.connection = connection
+        self.schema = schema
+
+    def migrate(self, package: str | None = None) -> None:
+        migrate(self.connection, dialect=self.dialect, place="here", package=package, schema=self.schema)
+
+    def undo(self, package: str | None = None) -> str | None:
+        return undo(self.connection, dialect=self.dialect, place="here", package=package, schema=self.schema)
+
+    def rows(self, statement: str) -> list[Any]:
+        return sorted(self.connection.execute(statement).fetchall())
+
+    def tables(self) -> set[str]:
+        if self.dialect == "sqlite":
+            return {name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {name for (name,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")}
+
+    def versions(self) -> list[str]:
+        return [version for (version,) in self.rows("SELECT version FROM schema_migrations")]
+
+
+@contextmanager
+def sqlite_database() -> Iterator[Database]:
+    import sqlite3
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        yield Database("sqlite", connection)
+
+
+@contextmanager
+def postgres_database(url: str) -> Iterator[Database]:
+    import psycopg
+
+    schema = f'"s{uuid4().hex}"'
+    with psycopg.connect(url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        yield Database("postgres", connection, schema)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    made = postgres_database(request.getfixturevalue("postgres_url")) if request.param == "postgres" else None
+    with made or sqlite_database() as database:
+        yield database
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Makes a package of an integrator's steps: package(v001_orders="...") gives its name."""
+    name = f"steps_{uuid4().hex}"
+    (tmp_path / name).mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(**modules: str) -> str:
+        (tmp_path / name / "__init__.py").touch()
+        for module, text in modules.items():
+            (tmp_path / name / f"{module}.py").write_text(text)
+        steps.cache_clear()
+        return name
+
+    yield make
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+    steps.cache_clear()
+
+
+def test_steps_are_recorded_with_what_they_made(database: Database) -> None:
+    database.migrate()
+    assert database.tables() == {"chats", "messages", "schema_migrations"}
+    assert database.rows("SELECT version, name FROM schema_migrations") == [("001", "initial")]
+    database.migrate()
+    assert database.versions() == ["001"]
+
+
+def test_what_was_made_can_be_taken_back(database: Database) -> None:
+    database.migrate()
+    assert database.undo() == "001"
+    assert database.tables() == {"schema_migrations"}
+    assert database.undo() is None
+    database.migrate()
+    assert database.tables() == {"chats", "messages", "schema_migrations"}
+
+
+def test_an_up_to_date_database_costs_one_query(database: Database) -> None:
+    database.migrate()
+    asked = []
+
+    class Counting:
+        def execute(self, *arguments: Any) -> Any:
+            asked.append(arguments[0])
+            return database.connection.execute(*arguments)
+
+    migrate(Counting(), dialect=database.dialect, place="here", schema=database.schema)
+    assert len(asked) == 1
+    assert asked[0].startswith("SELECT")
+
+
+def test_an_integrators_steps_come_after_ours(database: Database, package: Callable[..., str]) -> None:
+    database.migrate()
+    name = package(
+        v002_more=STEP.format(version=2, table="more"),
+        v001_orders=STEP.format(version="'001'", table="orders"),
+        notes="raise RuntimeError('not a step')",
+    )
+    database.migrate(name)
+    assert database.versions() == ["001", "ext:001", "ext:002"]
+    assert database.tables() == {"chats", "messages", "schema_migrations", "orders", "more"}
+    database.migrate()
+    assert [database.undo(name) for _ in range(4)] == ["ext:002", "ext:001", "001", None]
+    assert database.tables() == {"schema_migrations"}
+
+
+def test_a_step_that_fails_leaves_nothing_of_itself(database: Database, package: Callable[..., str]) -> None:
+    failing = STEP.format(version=2, table="more").replace("\n\ndef down", "\n    raise RuntimeError('no')\n\ndef down")
+    name = package(v001_orders=STEP.format(version=1, table="orders"), v002_more=failing)
+    with pytest.raises(RuntimeError, match="no"):
+        database.migrate(name)
+    assert database.versions() == ["001", "ext:001"]
+    assert database.tables() == {"chats", "messages", "schema_migrations", "orders"}
+
+
+@pytest.mark.parametrize("ending", ["conn.commit()", "conn.execute('COMMIT')"])
+def test_a_step_may_not_end_the_transaction(database: Database, package: Callable[..., str], ending: str) -> None:
+    text = STEP.format(version=1, table="orders").replace("\n\ndef down", f"\n    {ending}\n\ndef down")
+    with pytest.raises(ConfigError, match="leave the transaction"):
+        database.migrate(package(v001_orders=text))
+
+
+def test_a_package_that_is_not_there_is_an_error_before_anything_is_made(database: Database) -> None:
+    with pytest.raises(ConfigError, match="no_such_package"):
+        database.migrate("no_such_package")
+    assert database.tables() == set()
+
+
+def test_a_step_must_say_the_version_of_its_name(database: Database, package: Callable[..., str]) -> None:
+    with pytest.raises(ConfigError, match="VERSION = 1"):
+        database.migrate(package(v001_orders=STEP.format(version=7, table="orders")))
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_newer_releases_database_is_refused_with_both_versions(
+    database: Database, package: Callable[..., str], is_ours: bool
+) -> None:
+    name = package(v001_orders=STEP.format(version=1, table="orders"))
+    database.migrate(name)
+    newer = "002" if is_ours else "ext:002"
+    database.connection.execute(f"INSERT INTO schema_migrations VALUES ('{newer}', 'more', '2027-01-01')")
+    with pytest.raises(NewerStoreError) as caught:
+        database.migrate(name)
+    assert f"version {newer}" in str(caught.value)
+    assert ("001" if is_ours else "ext:001") in str(caught.value)
+    assert ("agent-chat-history" if is_ours else name) in str(caught.value)
+
+
+@pytest.mark.parametrize("table", ["chats (chat_id TEXT)", "messages (id INTEGER)", "schema_migrations (version TEXT)"])
+def test_another_applications_tables_are_left_alone(database: Database, table: str) -> None:
+    if database.schema:
+        database.connection.execute(f"CREATE SCHEMA {database.schema}")
+    database.connection.execute(f"CREATE TABLE {table}")
+    before = database.tables()
+    with pytest.raises(StorageError, match="another application"):
+        database.migrate()
+    assert database.tables() == before
+
+
+def test_in_a_shared_database_other_tables_are_no_hindrance(postgres_url: str) -> None:
+    with postgres_database(postgres_url) as database:
+        database.connection.execute(f"CREATE SCHEMA {database.schema}")
+        database.connection.execute("CREATE TABLE invoices (id INTEGER)")
+        database.migrate()
+        assert database.tables() == {"chats", "messages", "schema_migrations", "invoices"}
+
+
+def test_steps_are_ordered_by_number() -> None:
+    found = steps()
+    assert list(found) == sorted(found)
+    assert found[0] == Step("001", "initial", "chat_history.migrations.v001_initial")
+
+
+# ---- many at once
+
+meeting: Any
+
+
+def arrive(barrier: Any) -> None:
+    global meeting
+    import chat_history.backends.postgres
+    import chat_history.backends.sqlite  # noqa: F401
+
+    meeting = barrier
+
+
+def open_and_write(store: Store) -> int:
+    meeting.wait(60)
+    with ChatHistory(store.backend()) as history:
+        history.add_message("c", HELLO)
+        return history.get_message_count("c")
+
+
+@on("sqlite", "postgres")
+def test_processes_that_open_an_empty_store_at_once_all_succeed(store: Store, tmp_path: Path) -> None:
+    barrier = SPAWN.Barrier(4)
+    with ProcessPoolExecutor(4, SPAWN, initializer=arrive, initargs=(barrier,)) as pool:
+        for number in range(5):
+            fresh = store._replace(
+                **{"place": str(tmp_path / f"{number}.db")} if store.kind == "sqlite" else {"schema": f"s{uuid4().hex}"}
+            )
+            counts = [each.result(120) for each in [pool.submit(open_and_write, fresh) for _ in range(4)]]
+            assert max(counts) == 4

@@ -1,0 +1,574 @@
+"""What is Postgres' own: connections that are lost, servers that restart, pools, and what statements read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from conftest import remove_postgres, start_postgres
+from psycopg_pool import ConnectionPool
+
+from chat_history import ChatHistory
+from chat_history.backends import postgres
+from chat_history.backends.base import Change, Draft, chat_key, owner_key
+from chat_history.backends.postgres import PostgresBackend
+from chat_history.errors import (
+    ConfigError,
+    HistoryClosedError,
+    StorageError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
+
+HELLO = {"role": "user", "content": "Hello!"}
+KEY = chat_key(owner_key("", ""), "c")
+
+Opener = Callable[..., ChatHistory]
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"s{uuid4().hex}"
+
+
+@pytest.fixture
+def opened(postgres_url: str, schema: str) -> Iterator[Opener]:
+    """Opens the test's own schema, each time anew."""
+    histories = []
+
+    def opened(url: str = postgres_url, **options: Any) -> ChatHistory:
+        histories.append(ChatHistory(PostgresBackend(url, schema=schema, **options)))
+        return histories[-1]
+
+    yield opened
+    for history in histories:
+        history.shutdown()
+
+
+@pytest.fixture
+def other(postgres_url: str, schema: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection beside the store's."""
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    # The pool says so when a connection is lost, which is what happens here.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+OURS = "FROM pg_stat_activity WHERE application_name = 'chat_history' AND datname = current_database()"
+
+
+WAITING = f"{OURS} AND wait_event_type = 'Lock'"
+
+
+def terminate_all(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(f"SELECT pg_terminate_backend(pid, 10000) {OURS}")
+
+
+def contents(history: ChatHistory, chat: str = "c") -> list[str]:
+    return [message["content"] for message in history.get_chat_history(chat)]
+
+
+def version_of(history: ChatHistory) -> int:
+    return history.get_chat("c").version if history.chat_exists("c") else 0
+
+
+def backend_of(history: ChatHistory) -> Any:
+    return history._store.backend
+
+
+def say(text: object) -> dict[str, str]:
+    return {"role": "user", "content": str(text)}
+
+
+# ---- connections that are lost
+
+
+def test_a_connection_that_was_killed_is_replaced(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    history = opened()
+    for number in range(5):
+        history.add_message("c", say(number))
+        terminate_all(other)
+    assert contents(history) == ["0", "1", "2", "3", "4"]
+
+
+def test_all_connections_of_a_pool_may_be_killed_at_once(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    history = opened()
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(3):
+            list(pool.map(lambda chat, number=number: history.add_message(f"c{chat}", say(number)), range(8)))
+            terminate_all(other)
+    assert [contents(history, f"c{chat}") for chat in range(8)] == [["0", "1", "2"]] * 8
+
+
+def test_a_write_whose_connection_is_killed_meanwhile_happens_once(
+    opened: Opener, other: psycopg.Connection[Any]
+) -> None:
+    history = opened()
+    history.add_message("c", say("first"))
+    with other.transaction():
+        other.execute("SELECT * FROM chats FOR UPDATE")
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(history.add_message, "c", say("second"))
+            with psycopg.connect(opened().location, autocommit=True) as third:
+                while not third.execute(f"SELECT pg_terminate_backend(pid) {WAITING}").fetchall():
+                    pass
+            other.execute("COMMIT")
+            other.execute("BEGIN")
+            writing.result(60)
+    assert contents(history) == ["first", "second"]
+
+
+class Line:
+    """A line to the server that can be cut when the server's next answer comes, which the client never sees."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        query = dict(part.split("=") for part in urlsplit(url).query.split("&"))
+        self._server = f"{query['host']}/.s.PGSQL.{query.get('port', 5432)}"
+        self._cuts = False
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / ".s.PGSQL.5432"))
+        self._listening.listen()
+        self.url = urlsplit(url)._replace(query=f"host={folder}").geturl()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._cuts = True
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if is_answer and self._cuts:
+                    self._cuts = False
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def line(postgres_url: str) -> Iterator[Line]:
+    import tempfile
+
+    if not urlsplit(postgres_url).query.startswith("host=/"):
+        pytest.fail("these tests need a server that listens on a socket in a folder")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Line(postgres_url, Path(folder))
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+@pytest.mark.parametrize("has_version", [False, True])
+def test_an_append_whose_answer_was_lost_happened_once(
+    opened: Opener, line: Line, count: int, has_version: bool
+) -> None:
+    history = opened(line.url)
+    for _ in range(2):
+        history.add_messages("c", [say("warm")] * count, expected_version=version_of(history) if has_version else None)
+    version = version_of(history)
+    line.cut()
+    stored = history.add_messages("c", [say("lost")] * count, expected_version=version if has_version else None)
+    assert contents(history) == ["warm"] * 2 * count + ["lost"] * count
+    assert list(history.iter_messages("c"))[-count:] == stored
+    assert version_of(history) == version + 1
+
+
+def test_a_change_whose_answer_was_lost_happened_once(opened: Opener, line: Line) -> None:
+    history = opened(line.url)
+    history.add_messages("c", [say(number) for number in range(6)])
+    backend = backend_of(history)
+    for status in ("archived", "active"):
+        backend.write(KEY, Change(datetime.now(UTC), version_of(history), statuses=[(0, status)]))
+    version = version_of(history)
+    line.cut()
+    written = backend.write(KEY, Change(datetime.now(UTC), version, statuses=[(0, "archived"), (1, "archived")]))
+    assert written.version == version + 1 == version_of(history)
+    assert contents(history) == ["2", "3", "4", "5"]
+
+
+def test_a_change_that_may_or_may_not_have_happened_is_said_to(
+    opened: Opener, line: Line, other: psycopg.Connection[Any]
+) -> None:
+    history = opened(line.url)
+    history.add_messages("c", [say(number) for number in range(6)])
+    backend = backend_of(history)
+    for status in ("archived", "active"):
+        backend.write(KEY, Change(datetime.now(UTC), version_of(history), statuses=[(0, status)]))
+    version = version_of(history)
+    body = "BEGIN NEW.version := NEW.version + 1; RETURN NEW; END"
+    other.execute(f"CREATE FUNCTION later() RETURNS trigger AS '{body}' LANGUAGE plpgsql")
+    other.execute("CREATE TRIGGER others_write_too BEFORE UPDATE ON chats FOR EACH ROW EXECUTE FUNCTION later()")
+    line.cut()
+    with pytest.raises(StoreUnavailableError, match="may or may not have happened"):
+        backend.write(KEY, Change(datetime.now(UTC), version, statuses=[(0, "archived")]))
+
+
+def test_a_deletion_whose_answer_was_lost_leaves_nothing(opened: Opener, line: Line) -> None:
+    history = opened(line.url)
+    for chat in ("warm", "lost"):
+        history.add_message(chat, HELLO)
+    history.delete_chat_history("warm")
+    line.cut()
+    history.delete_chat_history("lost")
+    assert history.get_all_chat_ids() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_after_a_server_restarts_the_next_call_works_and_nothing_acknowledged_is_lost(how: signal.Signals) -> None:
+    import psutil
+
+    server = start_postgres()
+    try:
+        with (
+            ChatHistory(PostgresBackend(server.get_uri())) as one,
+            ChatHistory(PostgresBackend(server.get_uri())) as two,
+        ):
+            # The two take turns, so each commits without waiting, and must wait before it answers.
+            for number in range(40):
+                (one, two)[number % 2].add_message("c", say(number))
+            process = psutil.Process(server.get_pid())
+            process.send_signal(how)
+            process.wait(60)
+            with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                PostgresBackend(server.get_uri())
+            server.ensure_postgres_running()
+            one.add_message("c", say(40))
+            assert contents(two) == [str(number) for number in range(41)]
+    finally:
+        remove_postgres(server)
+
+
+# ---- servers that cannot be reached, and what may be said about them
+
+
+SECRET = "correct-horse"
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        f"postgresql://ann:{SECRET}@127.0.0.1:1/chats",
+        f"host=127.0.0.1 port=1 dbname=chats user=ann password={SECRET}",
+        f"postgresql://ann:{SECRET}@/chats?host=/nowhere",
+    ],
+)
+def test_an_unreachable_server_is_an_error_that_hides_the_password(conninfo: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        PostgresBackend(conninfo)
+    error: BaseException | None = caught.value
+    assert "ann@" in str(error)
+    while error is not None:
+        assert SECRET not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_a_string_that_cannot_be_read_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        PostgresBackend(f"postgresql//ann:{SECRET}@host/db")
+    error: BaseException | None = caught.value
+    while error is not None and not error.__suppress_context__:
+        assert SECRET not in str(error)
+        error = error.__context__
+    assert SECRET not in str(caught.value)
+
+
+def test_a_store_says_where_it_is_without_the_password(postgres_url: str, schema: str) -> None:
+    url = urlsplit(postgres_url)
+    user, _, place = url.netloc.rpartition("@")
+    with_password = url._replace(netloc=f"{user.split(':')[0]}:{SECRET}@{place}").geturl()
+    backend = PostgresBackend(with_password, schema=schema)
+    assert url.path in backend.location
+    assert SECRET not in backend.location + repr(backend)
+    assert psycopg.connect(backend.location).close() is None
+    backend.close()
+
+
+def test_a_database_of_another_encoding_is_refused(postgres_url: str) -> None:
+    name = f"latin{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        with pytest.raises(StorageError, match="ENCODING 'UTF8'"):
+            PostgresBackend(urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+        connection.execute(f"DROP DATABASE {name}")
+
+
+def test_who_may_only_read_can_read(opened: Opener, other: psycopg.Connection[Any], schema: str) -> None:
+    opened().add_message("c", HELLO)
+    role = f"reader_{uuid4().hex}"
+    other.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        other.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        other.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
+        url = urlsplit(opened().location)
+        reader = opened(url._replace(netloc=f"{role}@{url.netloc.rpartition('@')[2]}").geturl())
+        assert contents(reader) == ["Hello!"]
+        with pytest.raises(StorageError, match="permission denied"):
+            reader.add_message("c", HELLO)
+        reader.shutdown()
+    finally:
+        other.execute(f"DROP OWNED BY {role}")
+        other.execute(f"DROP ROLE {role}")
+
+
+def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(
+    opened: Opener, other: psycopg.Connection[Any]
+) -> None:
+    history = opened(timeout=0.1)
+    history.add_message("c", HELLO)
+    with other.transaction():
+        other.execute("SELECT * FROM chats FOR UPDATE")
+        with pytest.raises(StoreBusyError):
+            history.add_message("c", HELLO)
+    assert contents(history) == ["Hello!"]
+
+
+# ---- pools and poolers
+
+
+def test_nothing_is_prepared_and_no_option_is_set_for_a_pooler(opened: Opener) -> None:
+    history = opened(prepare=False)
+    for _ in range(10):
+        history.add_message("c", HELLO)
+        history.get_chat_history("c", last=1)
+    connection = backend_of(history)._connections._take()
+    assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+    assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+    backend_of(history)._connections._give_back(connection)
+
+
+def test_statements_leave_nothing_in_their_session(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    asked = "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name"
+    histories = [opened(), opened(), opened(durability="relaxed")]
+    before = None
+    for number in range(30):
+        history = histories[number % 3]
+        history.add_message("c", say(number))
+        history.set_messages("d", [say(number)])
+        history.delete_chat_history("d")
+        connection = backend_of(history)._connections._take()
+        settings = connection.execute(asked).fetchall()
+        backend_of(history)._connections._give_back(connection)
+        before = before or settings
+        assert settings == before
+    assert len(contents(histories[0])) == 30
+
+
+@pytest.mark.parametrize("options", [{}, {"autocommit": True}, {"row_factory": psycopg.rows.dict_row}])
+def test_a_pool_that_was_given_stays_open_and_as_it_was(
+    opened: Opener, postgres_url: str, schema: str, options: dict[str, Any]
+) -> None:
+    with ConnectionPool(postgres_url, kwargs=options, min_size=1, max_size=3) as pool:
+        with ChatHistory(PostgresBackend(pool=pool, schema=schema)) as history:
+            history.add_messages("c", [HELLO] * 200)
+            history.delete_last_message("c")
+            assert len(contents(history)) == 199
+            assert history.location == opened().location
+        with pytest.raises(HistoryClosedError):
+            history.get_all_chat_ids()
+        with pool.connection() as connection:
+            assert connection.autocommit == options.get("autocommit", False)
+            assert connection.execute("SELECT 1 AS one").fetchone() in ((1,), {"one": 1})
+
+
+def test_a_pool_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"psycopg_pool\.ConnectionPool"):
+        PostgresBackend(pool="postgresql://")  # type: ignore[arg-type]
+
+
+def test_one_connection_is_enough(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    history = opened(max_connections=1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda chat: history.add_message(f"c{chat % 4}", HELLO), range(80)))
+    assert sum(history.get_message_count(chat) for chat in history.get_all_chat_ids()) == 80
+    assert other.execute(f"SELECT count(*) {OURS}").fetchone() == (1,)
+
+
+def test_a_store_that_one_thread_uses_has_one_connection(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    history = opened()
+    history.add_messages("c", [HELLO] * 300)
+    history.get_chat_history("c")
+    assert other.execute(f"SELECT count(*) {OURS}").fetchone() == (1,)
+    history.shutdown()
+    while other.execute(f"SELECT count(*) {OURS}").fetchone() != (0,):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(opened: Opener) -> None:
+    history = opened()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: history.add_message("c", say(number)), range(40)))
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(lambda number: history.add_message("c", say(number)), range(10)))
+                history.shutdown()
+                code = 0
+            finally:
+                os._exit(code)
+        history.add_message("c", say("parent"))
+        assert os.waitpid(pid, 0)[1] == 0
+    history.add_message("c", say("parent"))
+    assert history.get_message_count("c") == 40 + 3 * 10 + 4
+
+
+def test_a_closed_store_stays_closed(postgres_url: str, schema: str) -> None:
+    backend = PostgresBackend(postgres_url, schema=schema)
+    backend.close()
+    backend.close()
+    with pytest.raises(HistoryClosedError):
+        backend.get_chat(KEY)
+
+
+@pytest.mark.parametrize("name", ['odd "name"', "ünï", "Capital", "select"])
+def test_a_schema_may_have_any_name(postgres_url: str, name: str) -> None:
+    with ChatHistory(PostgresBackend(postgres_url, schema=name)) as history:
+        history.add_message("c", HELLO)
+        assert contents(history) == ["Hello!"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "a%b", "a{b}", "nul\0"])
+def test_a_schema_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="schema"):
+        PostgresBackend("postgresql://127.0.0.1:1/", schema=name)
+
+
+# ---- threads that go together
+
+
+def drafts(*ids: str) -> list[Draft]:
+    now = datetime.now(UTC)
+    return [Draft(message_id, "user", "openai", "", '{"role": "user"}', "", b"d", now) for message_id in ids]
+
+
+def test_threads_that_append_together_each_get_their_own_place(postgres_url: str, schema: str) -> None:
+    backend = PostgresBackend(postgres_url, schema=schema)
+
+    def append(number: int) -> tuple[int, int, str | None]:
+        ids = [f"{number}-{part}" for part in range(1 + number % 3)]
+        written = backend.write(KEY, Change(datetime.now(UTC), drafts=drafts(*ids), active=len(ids)))
+        assert [record.message_id for record in backend.read(KEY, after=written.position - 1, limit=len(ids))] == ids
+        return written
+
+    with ThreadPoolExecutor(8) as pool:
+        written = sorted(pool.map(append, range(200)))
+    outline = backend.outline(KEY)
+    chat = backend.get_chat(KEY)
+    assert outline is not None
+    assert chat is not None
+    assert [row[0] for row in outline.rows] == list(range(chat.message_count))
+    assert [row[2] for row in outline.rows] == [None, *[row[1] for row in outline.rows[:-1]]]
+    assert [version for version, _, _ in written] == list(range(chat.version - 199, chat.version + 1))
+    assert sorted(written, key=lambda each: each[1]) == written
+    assert all(parent == (outline.rows[position - 1][1] if position else None) for _, position, parent in written)
+    backend.close()
+
+
+def test_one_who_cannot_be_stored_does_not_keep_others_from_it(postgres_url: str, schema: str) -> None:
+    backend = PostgresBackend(postgres_url, schema=schema)
+    backend.write(KEY, Change(datetime.now(UTC), drafts=drafts("taken"), active=1))
+
+    def append(message_id: str) -> bool:
+        try:
+            backend.write(KEY, Change(datetime.now(UTC), drafts=drafts(message_id), active=1))
+        except StorageError:
+            return False
+        return True
+
+    ids = [f"{number}" if number % 8 else "taken" for number in range(160)]
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(append, ids))
+    assert stored == [message_id != "taken" for message_id in ids]
+    assert [record.position for record in backend.read(KEY)] == list(range(141))
+    backend.close()
+
+
+# ---- what statements read
+
+
+def plan(connection: psycopg.Connection[Any], schema: str, statement: str, parameters: Any) -> str:
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    text = postgres._in_schema(statement, f"{schema}.")
+    return "\n".join(row[0] for row in connection.execute(f"EXPLAIN (ANALYZE, BUFFERS OFF) {text}", parameters))
+
+
+@pytest.mark.parametrize("statement", [postgres.LIST_CHATS, postgres.LIST_AFTER, postgres.LIST_BEFORE])
+def test_listing_chats_reads_them_from_the_index(
+    opened: Opener, other: psycopg.Connection[Any], schema: str, statement: str
+) -> None:
+    opened()
+    other.execute(
+        "INSERT INTO chats SELECT md5(n::text)::uuid, %s, 1, 0, 0, NULL, NULL, now(), now(), false, '', '', n::text, "
+        "'' FROM generate_series(1, 3000) n",
+        [KEY.owner],
+    )
+    other.execute("ANALYZE chats")
+    place = [datetime.now(UTC), KEY.key] if "(%s, %s)" in statement else []
+    found = plan(other, schema, statement, [KEY.owner, *place, 50])
+    assert "using chats_by_activity" in found
+    assert "Sort" not in found
+
+
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_a_page_of_a_long_chat_reads_no_more_than_is_near(
+    opened: Opener, other: psycopg.Connection[Any], schema: str, newest: bool, has_statistics: bool
+) -> None:
+    history = opened()
+    other.execute("ALTER TABLE messages SET (autovacuum_enabled = false)")
+    history.add_messages("c", [HELLO] * 5000)
+    if has_statistics:
+        other.execute("ANALYZE messages")
+    parameters = {"key": chat_key(owner_key("", ""), "c").key, "after": -1, "before": postgres.MOST}
+    parameters |= {"status": "active", "limit": 10, "near": 84}
+    found = plan(other, schema, postgres._nearest(postgres.PAYLOAD, newest), parameters)
+    assert "never executed" in found
+    assert max(float(rows) for rows in re.findall(r"actual time=\S+ rows=(\S+)", found)) <= 84
+
+
+def test_a_page_is_full_also_where_much_of_what_is_near_is_gone(opened: Opener) -> None:
+    history = opened()
+    history.add_messages("c", [say(number) for number in range(400)])
+    messages = list(history.iter_messages("c"))
+    for message in messages[100:380]:
+        history.delete_message("c", message.message_id)
+    left = [str(number) for number in [*range(100), *range(380, 400)]]
+    assert [message["content"] for message in history.get_chat_history("c", last=30)] == left[-30:]
+    page = history.get_messages("c", limit=40)
+    assert [message.json()["content"] for message in page] == left[-40:]
+    assert [message.json()["content"] for message in history.iter_messages("c")] == left
