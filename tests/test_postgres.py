@@ -205,6 +205,16 @@ def test_an_append_whose_answer_was_lost_happened_once(
     assert version_of(history) == version + 1
 
 
+def test_an_id_that_was_there_is_not_taken_for_a_lost_append(opened: Opener, line: Line) -> None:
+    backend = backend_of(opened(line.url))
+    for number in range(3):
+        backend.write(KEY, Change(datetime.now(UTC), drafts=drafts(str(number)), active=1))
+    line.cut()
+    with pytest.raises(StorageError, match="duplicate"):
+        backend.write(KEY, Change(datetime.now(UTC), drafts=drafts("2"), active=1))
+    assert [record.message_id for record in backend.read(KEY)] == ["0", "1", "2"]
+
+
 def test_a_change_whose_answer_was_lost_happened_once(opened: Opener, line: Line) -> None:
     history = opened(line.url)
     history.add_messages("c", [say(number) for number in range(6)])

@@ -23,13 +23,11 @@ class Joining(Generic[T, R]):
         self._lock = threading.Lock()
         self._queues: dict[Hashable, _Queue[T, R]] = {}
 
-    def do(
-        self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T, bool], R]
-    ) -> R:
+    def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T], R]) -> R:
         """The item's own part of what `work(items)` returns, a result for each item.
 
-        Where the work of several fails, each does its own by `alone(item, unsure)`, as it may be the fault of one.
-        unsure: the work was interrupted, so that the item may have been done already.
+        Where the work of several fails, each does its own by `alone`, as it may be the fault of one. It may have been
+        done already, where the thread that led them was interrupted.
         """
         turn: _Turn[T, R] = _Turn(item)
         with self._lock:
@@ -45,7 +43,7 @@ class Joining(Generic[T, R]):
             self._lead(key, queue, work)
         if turn.error is not None:
             raise turn.error
-        return turn.results[0] if turn.results else alone(item, turn.is_unsure)
+        return turn.results[0] if turn.results else alone(item)
 
     def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
         if queue.is_crowded or len(queue.waiting) > 1:
@@ -57,8 +55,6 @@ class Joining(Generic[T, R]):
             for turn, result in zip(turns, work([turn.item for turn in turns]), strict=True):
                 turn.results.append(result)
         except Exception as error:
-            for turn in turns:
-                turn.is_unsure = False
             if len(turns) == 1:
                 turns[0].error = error
         finally:
@@ -88,7 +84,6 @@ class _Turn(Generic[T, R]):
     def __init__(self, item: T) -> None:
         self.item = item
         self.is_done = False
-        self.is_unsure = True
         self.results: list[R] = []
         self.error: Exception | None = None
         asleep = threading.Lock()

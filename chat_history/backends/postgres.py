@@ -262,7 +262,7 @@ class PostgresBackend(Backend):
             chat.key,
             change,
             lambda changes: self._apply(chat, changes),
-            lambda change, unsure: self._apply(chat, [change], unsure=unsure)[0],
+            lambda change: self._apply(chat, [change], unsure=True)[0],
         )
 
     def _apply(self, chat: ChatKey, changes: Sequence[Change], *, unsure: bool = False) -> list[Written]:

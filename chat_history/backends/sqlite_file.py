@@ -114,7 +114,10 @@ class SQLiteFile:
             return self._read_in_memory(statement, parameters)
         with self._slots:
             try:
-                connection = self._idle.pop() if self._idle else self._connect()
+                try:
+                    connection = self._idle.pop()
+                except IndexError:  # rather than looking first: another thread may take the last one
+                    connection = self._connect()
                 try:
                     return connection.execute(statement, parameters).fetchall()
                 finally:
