@@ -14,6 +14,8 @@ R = TypeVar("R")
 
 PAUSE = 0.0002
 """Seconds that a crowd waits before it goes, because those who just came back are about to come again."""
+CROWDS = 1000
+"""Keys that are remembered as crowded while nobody works on them."""
 
 
 class Joining(Generic[T, R]):
@@ -35,12 +37,16 @@ class Joining(Generic[T, R]):
             if queue is None:
                 queue = self._queues[key] = _Queue()
             queue.waiting.append(turn)
-            waits = queue.is_busy
+            turn.leads = not queue.is_busy
             queue.is_busy = True
-        if waits:
-            turn.wait()
-        if not turn.is_done:
-            self._lead(key, queue, work)
+        try:
+            if not turn.leads:
+                turn.wait()
+            if turn.leads:
+                self._lead(key, queue, work)
+        except BaseException:
+            self._leave(key, queue, turn)
+            raise
         if turn.error is not None:
             raise turn.error
         return turn.results[0] if turn.results else alone(item)
@@ -59,14 +65,24 @@ class Joining(Generic[T, R]):
                 turns[0].error = error
         finally:
             with self._lock:
-                queue.is_busy = bool(queue.waiting)
-                if queue.is_busy:
-                    queue.waiting[0].wake()
-                elif not queue.is_crowded:
-                    self._queues.pop(key, None)
+                self._pass_on(key, queue)
             for turn in turns:
-                turn.is_done = True
                 turn.wake()
+
+    def _leave(self, key: Hashable, queue: _Queue[T, R], turn: _Turn[T, R]) -> None:
+        with self._lock:
+            if turn in queue.waiting:  # interrupted before it began
+                queue.waiting.remove(turn)
+                if turn.leads:
+                    self._pass_on(key, queue)
+
+    def _pass_on(self, key: Hashable, queue: _Queue[T, R]) -> None:
+        queue.is_busy = bool(queue.waiting)
+        if queue.is_busy:
+            queue.waiting[0].leads = True
+            queue.waiting[0].wake()
+        elif not queue.is_crowded or len(self._queues) > CROWDS:
+            del self._queues[key]
 
 
 class _Queue(Generic[T, R]):
@@ -83,7 +99,7 @@ class _Turn(Generic[T, R]):
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.is_done = False
+        self.leads = False
         self.results: list[R] = []
         self.error: Exception | None = None
         asleep = threading.Lock()

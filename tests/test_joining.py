@@ -1,0 +1,110 @@
+"""Threads that come while one works go together as the next, and nobody waits for one who has left."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from chat_history.backends.joining import Joining
+
+
+class Work:
+    """Doubles numbers, and waits for the test before each time that it begins."""
+
+    def __init__(self) -> None:
+        self.joining: Joining[int, int] = Joining()
+        self.begun = threading.Semaphore(0)
+        self.may_go = threading.Semaphore(0)
+        self.together: list[list[int]] = []
+        self.alone: list[int] = []
+
+    def __call__(self, number: int) -> int:
+        return self.joining.do("key", number, self._do, self._do_alone)
+
+    def _do(self, numbers: Sequence[int]) -> list[int]:
+        self.together.append(list(numbers))
+        self.begun.release()
+        assert self.may_go.acquire(timeout=60)
+        if -1 in numbers:
+            raise ValueError(list(numbers))
+        return [2 * number for number in numbers]
+
+    def _do_alone(self, number: int) -> int:
+        self.alone.append(number)
+        if number == -1:
+            raise ValueError(number)
+        return 2 * number
+
+    def wait_for(self, count: int) -> None:
+        while len(self.joining._queues["key"].waiting) < count:
+            pass
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+def test_those_who_come_meanwhile_go_together(work: Work) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(work, 0)
+        work.begun.acquire()
+        others = [pool.submit(work, number) for number in range(1, 8)]
+        work.wait_for(7)
+        work.may_go.release(2)
+        assert [each.result(60) for each in [first, *others]] == [2 * number for number in range(8)]
+    assert [sorted(numbers) for numbers in work.together] == [[0], list(range(1, 8))]
+
+
+def test_where_the_work_of_several_fails_each_tries_alone(work: Work) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(work, 0)
+        work.begun.acquire()
+        others = [pool.submit(work, number) for number in (1, -1, 2)]
+        work.wait_for(3)
+        work.may_go.release(2)
+        assert first.result(60) == 0
+        assert [others[0].result(60), others[2].result(60)] == [2, 4]
+        with pytest.raises(ValueError, match="-1"):
+            others[1].result(60)
+    assert sorted(work.alone) == [-1, 1, 2]
+
+
+def test_what_one_alone_raises_is_raised(work: Work) -> None:
+    work.may_go.release()
+    with pytest.raises(ValueError, match=r"\[-1\]"):
+        work(-1)
+    assert work.alone == []
+    work.may_go.release()
+    assert work(1) == 2
+
+
+def test_one_who_is_interrupted_while_waiting_keeps_nobody(work: Work) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(work, 0)
+        work.begun.acquire()
+
+        def interrupt() -> None:
+            work.wait_for(1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            work(1)
+        interrupting.result(60)
+        last = pool.submit(work, 2)
+        work.wait_for(1)
+        work.may_go.release(2)
+        assert (first.result(60), last.result(60)) == (0, 4)
+    assert work.together == [[0], [2]]
+
+
+def test_a_key_that_nobody_works_on_is_forgotten(work: Work) -> None:
+    work.may_go.release(3)
+    for number in range(3):
+        work(number)
+    assert work.joining._queues == {}
