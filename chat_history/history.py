@@ -254,7 +254,7 @@ class ChatHistory:
     def delete_message(self, chat_id: str, message_id: str) -> bool:
         """Remove a message; what followed it follows its predecessor. False if there is no such message.
 
-        The text is gone from the disk when the call returns.
+        The text is gone from the disk when the call returns; in Postgres, when the server has vacuumed.
         """
         checked_message_id(message_id)
         deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
@@ -525,7 +525,7 @@ class ChatHistory:
     def delete_chat_history(self, chat_id: str) -> bool:
         """Remove a chat with all of its messages, of every branch. False if there is no such chat.
 
-        The text is gone from the disk when the call returns.
+        The text is gone from the disk when the call returns; in Postgres, when the server has vacuumed.
         """
         key = self._key(chat_id)
         self._writer().branches.drop(key.key)

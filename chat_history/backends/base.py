@@ -210,7 +210,7 @@ class Change:
     """(position, draft): takes the draft's content, text, digest and metadata; keeps id, parent, status and time."""
 
     deletions: Sequence[int] = ()
-    """Positions. Their text is gone from the disk when the call returns; the positions are not given out again."""
+    """Positions, not given out again. Their text leaves the disk now, where the store can do that (Postgres vacuums)."""
 
     title: str | UnsetType = UNSET
     metadata: str | UnsetType | None = UNSET
