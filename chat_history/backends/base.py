@@ -210,7 +210,7 @@ class Change:
     """(position, draft): takes the draft's content, text, digest and metadata; keeps id, parent, status and time."""
 
     deletions: Sequence[int] = ()
-    """Positions, not given out again. Their text leaves the disk now, where the store can do that (Postgres vacuums)."""
+    """Positions, not given out again. Their text leaves the disk now, or in Postgres when it is vacuumed."""
 
     title: str | UnsetType = UNSET
     metadata: str | UnsetType | None = UNSET
