@@ -354,9 +354,11 @@ def test_forks_among_busy_threads_lose_nothing(path: Path) -> None:
             return count
 
         writers = {chat: pool.submit(write, chat) for chat in "abcd"}
-        for _ in range(20):
-            in_child(lambda: history.add_message("child", HELLO))
-        stop.set()
+        try:
+            for _ in range(20):
+                in_child(lambda: history.add_message("child", HELLO))
+        finally:
+            stop.set()
         written = {chat: writer.result() for chat, writer in writers.items()}
         assert {chat: history.get_message_count(chat) for chat in writers} == written
         assert history.get_message_count("child") == 20
