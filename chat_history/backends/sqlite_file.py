@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 from chat_history.errors import (
@@ -19,7 +19,10 @@ from chat_history.errors import (
     HistoryClosedError,
     StorageError,
     StoreBusyError,
+    VersionConflictError,
 )
+
+from .joining import Joining
 
 __all__ = ["SQLiteFile"]
 
@@ -52,6 +55,7 @@ class SQLiteFile:
         self.path = ":memory:" if self._in_memory else os.path.abspath(path)
         self._is_full = is_full
         self._timeout = timeout
+        self._joins = is_full and not self._in_memory
         self._read_only = False
         self._closed = False
         self._writer: sqlite3.Connection | None = None
@@ -70,6 +74,7 @@ class SQLiteFile:
             elif not self._in_memory:
                 # Only now: the journal's mode is written into the file, which might have been another application's.
                 self._choose_journal(self._writer)
+                self._writer.execute("PRAGMA busy_timeout = 0")
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -78,14 +83,41 @@ class SQLiteFile:
         _files.add(self)
 
     def write(self, work: Callable[..., T], *arguments: Any, scrub: bool = False) -> T:
-        """Do work in a transaction of its own. scrub: afterwards no copy of what it deleted is left in the log."""
+        """Do work in a transaction. scrub: afterwards no copy of what it deleted is left in the log.
+
+        Threads that have to wait for the disk share a transaction; a `VersionConflictError` of one is its own.
+        """
+
+        def mine(connection: sqlite3.Connection) -> T:
+            return work(connection, *arguments)
+
+        if scrub or not self._joins or not self._lock.locked():
+            return self._transact(mine, scrub=scrub)
+        result = self._joining.do(None, mine, self._transact_together, self._transact)
+        if isinstance(result, VersionConflictError):
+            raise result
+        return cast(T, result)
+
+    def _transact_together(self, works: Sequence[Callable[[sqlite3.Connection], object]]) -> list[object]:
+        def work(connection: sqlite3.Connection) -> list[object]:
+            results: list[object] = []
+            for each in works:
+                try:
+                    results.append(each(connection))
+                except VersionConflictError as conflict:  # found before anything was written
+                    results.append(conflict)
+            return results
+
+        return self._transact(work)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T], *, scrub: bool = False) -> T:
         if not self._lock.acquire(timeout=self._timeout):
             raise self._busy()
         try:
             connection = self._writer or self._reopen()
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                result = work(connection, *arguments)
+                self._begin(connection)
+                result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -99,10 +131,34 @@ class SQLiteFile:
         finally:
             self._lock.release()
 
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take the lock that one writer of all processes has, looking for it more often than SQLite itself would."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY:
+                raise
+        else:
+            return
+        deadline = time.monotonic() + self._timeout
+        pause = 0.0001
+        while True:
+            time.sleep(pause)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
+                    raise
+            pause = min(pause * 1.5, 0.01)
+
     def _empty_log(self, connection: sqlite3.Connection) -> None:
         # Deleted cells are overwritten in the file (secure_delete), but the log still has the pages as they were.
         # Outside of WAL mode there is no log, and this does nothing.
-        if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
+        is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        connection.execute("PRAGMA busy_timeout = 0")
+        if is_busy:
             raise StorageError(
                 f"{self.path}: the messages are deleted, but another program has been reading the file for more than "
                 f"{self._timeout:g} seconds, so their text may still be in {self.path}-wal until the next deletion"
@@ -153,6 +209,7 @@ class SQLiteFile:
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(READERS)
+        self._joining: Joining[Callable[[sqlite3.Connection], object], object] = Joining()
 
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
