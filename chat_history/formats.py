@@ -31,6 +31,7 @@ __all__ = [
     "readable",
     "recognise",
     "replayable",
+    "usual_formats",
 ]
 
 GROUP = "chat_history.formats"
@@ -160,7 +161,7 @@ def recognise(message: object) -> MessageFormat:
     found = _by_type.get(type(message))
     if found is not None:
         return found
-    for form in chain(_usual(), _others()):
+    for form in chain(usual_formats(), _others()):
         if form.recognises(message):
             if not isinstance(message, dict):
                 _by_type[type(message)] = form
@@ -181,7 +182,8 @@ def recognise(message: object) -> MessageFormat:
 
 
 @cache
-def _usual() -> tuple[MessageFormat, ...]:
+def usual_formats() -> tuple[MessageFormat, ...]:
+    """The formats that are asked first, imported."""
     return tuple(map(get_format, USUAL))
 
 

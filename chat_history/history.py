@@ -42,7 +42,7 @@ from .errors import (
     MessageNotFoundError,
     VersionConflictError,
 )
-from .formats import MessageFormat, get_format
+from .formats import MessageFormat, get_format, usual_formats
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Chat, Message, MessageStatus, Page, StoredMessage, new_ids
 from .records import chat_of, stored_drafts, stored_message
@@ -82,6 +82,9 @@ class ChatHistory:
     """
 
     def __init__(self, backend: Backend, *, tenant_id: str = "", user_id: str = "") -> None:
+        # Now rather than with the first message: the child of a process that forks while another of its threads imports
+        # would wait for that import for ever.
+        usual_formats()
         self._bind(_Store(backend), tenant_id, user_id, is_view=False)
 
     def _bind(self, store: _Store, tenant_id: str, user_id: str, *, is_view: bool) -> None:
