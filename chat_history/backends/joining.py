@@ -31,14 +31,22 @@ class Joining(Generic[T, R]):
         Where the work of several fails, each does its own by `alone`, as it may be the fault of one. It may have been
         done already, where the thread that led them was interrupted.
         """
-        turn: _Turn[T, R] = _Turn(item)
+        turn: _Turn[T, R] | None = None
         with self._lock:
             queue = self._queues.get(key)
             if queue is None:
                 queue = self._queues[key] = _Queue()
-            queue.waiting.append(turn)
-            turn.leads = not queue.is_busy
+            if queue.is_busy or queue.is_crowded:
+                turn = _Turn(item)
+                turn.leads = not queue.is_busy
+                queue.waiting.append(turn)
             queue.is_busy = True
+        if turn is None:
+            try:
+                return work([item])[0]
+            finally:
+                with self._lock:
+                    self._pass_on(key, queue)
         try:
             if not turn.leads:
                 turn.wait()
@@ -52,8 +60,7 @@ class Joining(Generic[T, R]):
         return turn.results[0] if turn.results else alone(item)
 
     def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
-        if queue.is_crowded or len(queue.waiting) > 1:
-            time.sleep(PAUSE)
+        time.sleep(PAUSE)
         with self._lock:
             turns, queue.waiting = queue.waiting, []
         queue.is_crowded = len(turns) > 1

@@ -45,7 +45,7 @@ from .base import (
     first_version,
 )
 from .joining import Joining
-from .postgres_connections import Connection, Connections
+from .postgres_connections import Connection, Connections, cursor_of
 from .texts import kept_text, spoken_text
 
 __all__ = ["PostgresBackend"]
@@ -74,6 +74,22 @@ WITH chat AS (
     ON CONFLICT (chat_key) DO UPDATE SET {set} WHERE %(expected)s::bigint IS NULL
     {returning}
 )"""
+# The same with less to send, for what is done most.
+WITH_CHAT_APPENDED = """
+WITH chat AS (
+    INSERT INTO {schema}chats AS c (chat_key, owner_key, version, next_position, message_count, head, created_at,
+        updated_at, shared, tenant_id, user_id, chat_id, title)
+    VALUES (%(key)s, %(owner)s, %(first)s, %(count)s, %(active)s, %(head)s, %(now)s,
+        %(now)s, false, %(tenant)s, %(user)s, %(chat)s, '')
+    ON CONFLICT (chat_key) DO UPDATE SET
+        version = c.version + %(writes)s,
+        next_position = c.next_position + excluded.next_position,
+        message_count = c.message_count + excluded.message_count,
+        head_before = c.head,
+        head = excluded.head,
+        updated_at = GREATEST(c.updated_at, excluded.updated_at)
+    {returning}
+)"""
 WITH_CHAT_OF_VERSION = """
 WITH chat AS (
     UPDATE {schema}chats AS c SET {set} WHERE c.chat_key = %(key)s AND c.version = %(expected)s
@@ -83,7 +99,6 @@ COLUMNS = (
     "chat_key, position, message_id, parent, status, role, format, format_version, digest, created_at, metadata, "
     "text, payload"
 )
-PARENT = "CASE WHEN %(after_head)s THEN chat.head ELSE %(follows)s END"
 ADD_ONE = """, added AS (
     INSERT INTO {schema}messages ({columns})
     SELECT %(key)s, chat.position, %(head)s, {parent}, 'active', %(role)s, %(format)s, %(format_version)s, %(digest)s,
@@ -278,7 +293,8 @@ class PostgresBackend(Backend):
         parameters = _parameters(chat, changes, drafts, is_long)
         statement = _change_statement(
             self._prefix,
-            bool(change.expected_version),
+            _chat_part(change),
+            change.follows is UNSET,
             0 if is_long else min(len(drafts), 2),
             "alterations" in parameters,
             "deletions" in parameters,
@@ -288,25 +304,25 @@ class PostgresBackend(Backend):
         def work(connection: Connection) -> list[Written]:
             if is_long:
                 with connection.transaction():
-                    row = self._execute(connection, statement, parameters).fetchone()
+                    row = cursor_of(connection).execute(statement, parameters).fetchone()
                     if row is not None:
                         _, position, head = row[:3]
                         self._copy(
                             connection, chat, position, head if change.follows is UNSET else change.follows, drafts
                         )
             else:
-                row = self._execute(connection, statement, parameters).fetchone()
+                row = cursor_of(connection).execute(statement, parameters).fetchone()
             if row is None:
-                actual = self._execute(connection, self._sql(GET_VERSION), [chat.key]).fetchone()
+                actual = cursor_of(connection).execute(self._sql(GET_VERSION), [chat.key]).fetchone()
                 raise VersionConflictError(change.expected_version or 0, actual[0] if actual else 0)
             if frees_row:
-                self._execute(connection, FLUSH)
+                cursor_of(connection).execute(FLUSH)
             return _written(changes, row)
 
         def settle(connection: Connection) -> list[Written] | None:
             written = self._settle(connection, chat, changes, drafts)
             if written and self._can_flush():
-                self._execute(connection, FLUSH)
+                cursor_of(connection).execute(FLUSH)
             return written
 
         written = self._connections.run(work, settle, was_lost=unsure)
@@ -335,7 +351,7 @@ class PostgresBackend(Backend):
         expected, now = changes[0].expected_version, changes[0].now
         if drafts:
             key = [chat.key, [draft.message_id for draft in drafts]]
-            rows = self._execute(connection, self._sql(FIND_WRITTEN), key).fetchall()
+            rows = cursor_of(connection).execute(self._sql(FIND_WRITTEN), key).fetchall()
             if len(rows) < len(drafts):
                 return None
             position, parent, created_at, version, end, head = rows[0]
@@ -349,7 +365,7 @@ class PostgresBackend(Backend):
             return _written(changes, (version, position, parent))
         if expected is None:
             return None
-        row = self._execute(connection, self._sql(GET_VERSION), [chat.key]).fetchone()
+        row = cursor_of(connection).execute(self._sql(GET_VERSION), [chat.key]).fetchone()
         version, updated_at = row or (0, None)
         if version == expected:
             return None
@@ -365,7 +381,7 @@ class PostgresBackend(Backend):
 
             def work(connection: Connection) -> bool:
                 try:
-                    return bool(self._execute(connection, self._sql(MAY_FLUSH)).fetchall()[0][0])
+                    return bool(cursor_of(connection).execute(self._sql(MAY_FLUSH)).fetchall()[0][0])
                 except (psycopg.ProgrammingError, psycopg.NotSupportedError):
                     return False
 
@@ -382,10 +398,10 @@ class PostgresBackend(Backend):
         def work(connection: Connection) -> int:
             with connection.transaction():
                 if not self._is_full:
-                    self._execute(connection, RELAX)
-                deleted = [chat for (chat,) in self._execute(connection, self._sql(statement), [key]).fetchall()]
+                    cursor_of(connection).execute(RELAX)
+                deleted = [chat for (chat,) in cursor_of(connection).execute(self._sql(statement), [key]).fetchall()]
                 if deleted:
-                    self._execute(connection, self._sql(DELETE_MESSAGES), [deleted])
+                    cursor_of(connection).execute(self._sql(DELETE_MESSAGES), [deleted])
             return len(deleted)
 
         return self._connections.run(work)
@@ -479,43 +495,37 @@ class PostgresBackend(Backend):
 
     def _read(self, statement: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Any]:
         text = self._sql(statement)
-        return self._connections.run(
-            lambda connection: self._execute(connection, text, parameters, binary=True).fetchall()
-        )
+
+        def work(connection: Connection) -> list[Any]:
+            # Not the kept one, which would hold on to what it read; and not the pool's own, which may make other rows.
+            return psycopg.Cursor(connection, row_factory=tuple_row).execute(text, parameters, binary=True).fetchall()
+
+        return self._connections.run(work)
 
     def _sql(self, statement: str) -> str:
         return _in_schema(statement, self._prefix)
-
-    def _execute(
-        self,
-        connection: Connection,
-        statement: str,
-        parameters: Sequence[Any] | dict[str, Any] | None = None,
-        *,
-        binary: bool = False,
-    ) -> psycopg.Cursor[Any]:
-        # Not the connection's own execute, because a pool that was given may make other rows.
-        return psycopg.Cursor(connection, row_factory=tuple_row).execute(statement, parameters, binary=binary)
 
 
 # ---- a change as a statement
 
 
 @lru_cache(maxsize=256)
-def _change_statement(prefix: str, has_version: bool, drafts: int, alters: bool, deletes: bool, waits: bool) -> str:
-    parts = [
-        WITH_CHAT_OF_VERSION if has_version else WITH_CHAT_OF_ANY_VERSION,
-        ("", ADD_ONE, ADD_SEVERAL)[drafts],
-        ALTER if alters else "",
-        DELETE if deletes else "",
-        END[waits],
-    ]
-    return _in_schema("".join(parts), prefix)
+def _change_statement(
+    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, waits: bool
+) -> str:
+    added = ("", ADD_ONE, ADD_SEVERAL)[drafts].replace("{parent}", "chat.head" if after_head else "%(follows)s")
+    return _in_schema(chat + added + ALTER * alters + DELETE * deletes + END[waits], prefix)
 
 
 @lru_cache(maxsize=256)
 def _in_schema(statement: str, prefix: str) -> str:
-    return statement.format(schema=prefix, set=SET, returning=RETURNING, columns=COLUMNS, parent=PARENT, flush=FLUSH)
+    return statement.format(schema=prefix, set=SET, returning=RETURNING, columns=COLUMNS, flush=FLUSH)
+
+
+def _chat_part(change: Change) -> str:
+    if change.expected_version:
+        return WITH_CHAT_OF_VERSION
+    return WITH_CHAT_APPENDED if _merely_appends(change) else WITH_CHAT_OF_ANY_VERSION
 
 
 def _merely_appends(change: Change) -> bool:
@@ -552,7 +562,6 @@ def _parameters(chat: ChatKey, changes: Sequence[Change], drafts: Sequence[Draft
         "active": sum(each.active for each in changes),
         "head": head,
         "set_head": bool(drafts) or change.head is not UNSET,
-        "after_head": change.follows is UNSET,
         "follows": None if change.follows is UNSET else change.follows,
         "title": None if change.title is UNSET else change.title,
         "shared": None if change.shared is UNSET else change.shared,

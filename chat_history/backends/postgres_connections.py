@@ -23,7 +23,7 @@ from chat_history.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["Connection", "Connections"]
+__all__ = ["Connection", "Connections", "cursor_of"]
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -37,6 +37,21 @@ _BUSY = _AGAIN | {"53300", "55P03", "57014"}
 _DAMAGED = {"XX001", "XX002"}
 _DUPLICATE = "23505"
 _READ_ONLY = "25006"
+
+
+class _OurConnection(psycopg.Connection[Any]):
+    """One of our own, with a cursor that is kept."""
+
+    kept: psycopg.Cursor[Any] | None = None
+
+
+def cursor_of(connection: Connection) -> psycopg.Cursor[Any]:
+    """A cursor for a statement that returns little: the same each time, as a new one has to learn every type anew."""
+    if not isinstance(connection, _OurConnection):
+        return psycopg.Cursor(connection, row_factory=tuple_row)
+    if connection.kept is None:
+        connection.kept = psycopg.Cursor(connection, row_factory=tuple_row)
+    return connection.kept
 
 
 class Connections:
@@ -72,6 +87,7 @@ class Connections:
 
     def open(self, prepare: Callable[[Connection], None]) -> None:
         """Connect, once, and prepare the database."""
+        connection: Connection
         if self._is_given:
             connection = self._take()
             try:
@@ -81,7 +97,7 @@ class Connections:
         else:
             # Not left to the pool, which would try again and again where the reason is plain.
             try:
-                connection = psycopg.connect(**self._settings)
+                connection = _OurConnection.connect(**self._settings)
             except psycopg.Error as error:
                 raise self._explained(error) from error
             try:
@@ -111,6 +127,7 @@ class Connections:
     def _new_pool(self) -> ConnectionPool[Any]:
         least, most = self._sizes
         return ConnectionPool(
+            connection_class=_OurConnection,
             kwargs=self._settings,
             min_size=least - 1,
             max_size=max(most - 1, 1),
