@@ -20,7 +20,7 @@ from . import formats
 from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
-from .loading import DICTS
+from .loading import DICTS, sources
 
 if TYPE_CHECKING:
     from hashlib import blake2b
@@ -291,8 +291,8 @@ def _form(given: Sequence[Given]) -> MessageFormat:
 def _cut_given(form: MessageFormat, given: Sequence[Given], known: dict[bytes, _Cut]) -> list[_Cut]:
     cuts = [known.get(each.digest) or _own(form, _payload(each)) if each.format is form else None for each in given]
     if None in cuts:
-        sources = [Source("", each.format.name, _payload(each), EPOCH) for each in given]
-        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources), strict=True)]
+        ours = [Source("", each.format.name, _payload(each), EPOCH) for each in given]
+        cuts = [cut or other for cut, other in zip(cuts, _converted(form, ours), strict=True)]
     return [cut for cut in cuts if cut is not None]
 
 
@@ -303,8 +303,7 @@ def _payload(given: Given) -> str:
 def _cut_stored(form: MessageFormat, records: Sequence[Record]) -> list[_Cut]:
     cuts = [_native(form, record) for record in records]
     if None in cuts:
-        sources = [Source(record.message_id, record.format, record.payload, record.created_at) for record in records]
-        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources), strict=True)]
+        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources(records)), strict=True)]
     return [cut for cut in cuts if cut is not None]
 
 
@@ -325,10 +324,10 @@ def _own(form: MessageFormat, payload: str) -> _Cut:
     return _Cut([(kind, part) for part in parts], envelope, system)
 
 
-def _converted(form: MessageFormat, sources: Sequence[Source]) -> list[_Cut]:
+def _converted(form: MessageFormat, given: Sequence[Source]) -> list[_Cut]:
     """The parts that messages of other formats have once they were loaded in this one."""
-    cuts: list[list[_Cut]] = [[] for _ in sources]
-    for index, neutral in formats.replayable(sources, form.name):
+    cuts: list[list[_Cut]] = [[] for _ in given]
+    for index, neutral in formats.replayable(given, form.name):
         for message in form.from_neutral([neutral]).messages:
             cuts[index].append(_own(form, form.dump(message).payload))
     return [_joined(cut) for cut in cuts]
