@@ -1,7 +1,7 @@
 """Keep AI chat history in a JSON file, SQLite or Postgres, and hand it to any agent framework."""
 
 from .aio import AsyncChatHistory
-from .config import JSONChatHistory, PostgresChatHistory, SQLChatHistory, open_history
+from .config import JSONChatHistory, PostgresChatHistory, SQLChatHistory, open_history, reopen_history
 from .errors import (
     ChatExistsError,
     ChatHistoryError,
@@ -17,6 +17,7 @@ from .errors import (
     MessageNotFoundError,
     MissingDependencyError,
     NewerStoreError,
+    ReadOnlyError,
     StorageError,
     StoreBusyError,
     StoreUnavailableError,
@@ -24,10 +25,11 @@ from .errors import (
     VersionConflictError,
 )
 from .history import ChatHistory
-from .messages import Chat, Message, MessageStatus, Page, StoredMessage
+from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage
 
 __all__ = [
     "AsyncChatHistory",
+    "Branch",
     "Chat",
     "ChatExistsError",
     "ChatHistory",
@@ -38,6 +40,7 @@ __all__ = [
     "ConversionError",
     "ConversionWarning",
     "DamagedStoreError",
+    "Deleted",
     "HistoryClosedError",
     "InvalidArgumentError",
     "InvalidMessageError",
@@ -49,6 +52,7 @@ __all__ = [
     "NewerStoreError",
     "Page",
     "PostgresChatHistory",
+    "ReadOnlyError",
     "SQLChatHistory",
     "StorageError",
     "StoreBusyError",
@@ -57,4 +61,5 @@ __all__ = [
     "UnknownFormatError",
     "VersionConflictError",
     "open_history",
+    "reopen_history",
 ]

@@ -8,6 +8,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from .errors import HistoryClosedError
 from .history import ChatHistory
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .messages import MessageStatus, StoredMessage
 
-__all__ = ["AsyncChatHistory"]
+__all__ = ["AsyncChatHistory", "run"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,10 +30,13 @@ class _Threads:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
         self._lock = Lock()
 
     def pool(self) -> ThreadPoolExecutor:
         with self._lock:
+            if self._closed:
+                raise HistoryClosedError("this history was shut down; open another one")
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,7 +45,7 @@ class _Threads:
 
     def shutdown(self) -> None:
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool, self._pool, self._closed = self._pool, None, True
         if pool is not None:
             pool.shutdown()
 
@@ -92,9 +96,21 @@ class AsyncChatHistory:
         """Where the data is, for people: a path, or a URL without its password."""
         return self._history.location
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What opens this history again; see `ChatHistory.settings`."""
+        return self._history.settings
+
     def for_user(self, user_id: str, *, tenant_id: str | None = None) -> AsyncChatHistory:
         """The same store, seen by another owner; not awaited. See `ChatHistory.for_user`."""
         view = AsyncChatHistory(self._history.for_user(user_id, tenant_id=tenant_id))
+        view._threads = self._threads
+        view._is_view = True
+        return view
+
+    def shared_by(self, user_id: str) -> AsyncChatHistory:
+        """What another user shares, to be read; not awaited. See `ChatHistory.shared_by`."""
+        view = AsyncChatHistory(self._history.shared_by(user_id))
         view._threads = self._threads
         view._is_view = True
         return view
@@ -105,6 +121,7 @@ class AsyncChatHistory:
     set_messages = _awaited(ChatHistory.set_messages)
     replace_message = _awaited(ChatHistory.replace_message)
     delete_message = _awaited(ChatHistory.delete_message)
+    delete_messages = _awaited(ChatHistory.delete_messages)
     delete_last_message = _awaited(ChatHistory.delete_last_message)
     delete_oldest_messages = _awaited(ChatHistory.delete_oldest_messages)
     archive_oldest_messages = _awaited(ChatHistory.archive_oldest_messages)
@@ -114,6 +131,11 @@ class AsyncChatHistory:
     get_messages = _awaited(ChatHistory.get_messages)
     get_message = _awaited(ChatHistory.get_message)
     get_message_count = _awaited(ChatHistory.get_message_count)
+    list_branches = _awaited(ChatHistory.list_branches)
+    switch_branch = _awaited(ChatHistory.switch_branch)
+    fork_chat = _awaited(ChatHistory.fork_chat)
+    delete_branch = _awaited(ChatHistory.delete_branch)
+    delete_superseded = _awaited(ChatHistory.delete_superseded)
     create_chat = _awaited(ChatHistory.create_chat)
     get_chat = _awaited(ChatHistory.get_chat)
     update_chat = _awaited(ChatHistory.update_chat)
@@ -121,6 +143,8 @@ class AsyncChatHistory:
     get_all_chat_ids = _awaited(ChatHistory.get_all_chat_ids)
     chat_exists = _awaited(ChatHistory.chat_exists)
     delete_chat_history = _awaited(ChatHistory.delete_chat_history)
+    delete_user = _awaited(ChatHistory.delete_user)
+    purge = _awaited(ChatHistory.purge)
     clear_all = _awaited(ChatHistory.clear_all)
 
     async def iter_messages(
@@ -149,3 +173,13 @@ class AsyncChatHistory:
 
     def __repr__(self) -> str:
         return f"<AsyncChatHistory of {self._history!r}>"
+
+
+async def run(
+    history: AsyncChatHistory,
+    call: Callable[Concatenate[ChatHistory, P], R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """Call a function with the history, on the threads of its methods: for what is made of several of its calls."""
+    return await history._run(call, history._history, *args, **kwargs)

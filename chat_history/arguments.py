@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .errors import InvalidArgumentError
@@ -14,6 +15,7 @@ __all__ = [
     "checked_id",
     "checked_message_id",
     "checked_metadata",
+    "checked_moment",
     "checked_sequence",
     "checked_status",
     "checked_text",
@@ -60,6 +62,20 @@ def checked_count(value: object, name: str, *, least: int = 1) -> int:
     if value < least:
         raise InvalidArgumentError(f"{name} must be at least {least}, not {value}")
     return value
+
+
+def checked_moment(value: object, name: str) -> datetime:
+    """An aware time, or how long ago it was."""
+    if isinstance(value, timedelta):
+        try:
+            return datetime.now(UTC) - value
+        except OverflowError:
+            return datetime.min.replace(tzinfo=UTC)
+    if not isinstance(value, datetime):
+        raise InvalidArgumentError(f"{name} must be a datetime or a timedelta, not {type(value).__name__}")
+    if value.tzinfo is None:
+        raise InvalidArgumentError(f"{name} has no time zone; say which: {value.isoformat()} may be many moments")
+    return value.astimezone(UTC)
 
 
 def checked_version(value: object) -> None:

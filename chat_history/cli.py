@@ -13,17 +13,19 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TextColumn, track
 from rich.table import Table
 from rich.text import Text
 
 from . import demo as conversation
+from . import transfer
 from .config import open_history
-from .errors import ChatHistoryError
+from .errors import ChatHistoryError, InvalidArgumentError
 from .formats import Source, neutral_messages
 from .history import ChatHistory
 from .messages import Chat, Message, StoredMessage
@@ -123,6 +125,46 @@ def show(
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write, as JSON Lines; - for standard output.")],
+    url: Url = None,
+) -> None:
+    """Write every chat of every user to a file."""
+    with _opened(url) as history, _bar() as progress:
+        if str(file) == "-":
+            moved = transfer.export(history, typer.get_text_stream("stdout", encoding="utf-8"), progress=progress)
+        else:
+            with _file(file, "x") as out:
+                moved = transfer.export(history, out, progress=progress)
+    _tell(moved, f"written to {file}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that export wrote; - for standard input.")],
+    url: Url = None,
+) -> None:
+    """Read every chat of an exported file into a store. What has arrived before is not read again."""
+    with _opened(url) as history, _bar() as progress:
+        if str(file) == "-":
+            moved = transfer.import_from(typer.get_text_stream("stdin", encoding="utf-8"), history, progress=progress)
+        else:
+            with _file(file, "r") as given:
+                moved = transfer.import_from(given, history, progress=progress)
+        _tell(moved, f"in {history.location}")
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="The store to copy: a URL or a path.")],
+    target: Annotated[str, typer.Argument(help="The store to copy into.")],
+) -> None:
+    """Copy every chat of every user into another store. A copy that was interrupted is gone on with."""
+    with _opened(source) as one, _opened(target) as other, _bar() as progress:
+        _tell(transfer.copy(one, other, progress=progress), f"in {other.location}")
+
+
+@app.command()
 def path(url: Url = None, as_json: Json = False) -> None:
     """Print where the data is."""
     with _opened(url) as history:
@@ -211,6 +253,40 @@ def _console(*, wide: bool = False) -> Console:
     return console
 
 
+@contextmanager
+def _file(path: Path, mode: Literal["r", "x"]) -> Iterator[TextIO]:
+    """A file of an export. One that is there is not overwritten, and one that failed is not left."""
+    try:
+        file = path.open(mode, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InvalidArgumentError(f"{path}: {error.strerror}") from error
+    with file:
+        try:
+            yield file
+        except BaseException:
+            if mode == "x":
+                path.unlink()
+            raise
+
+
+@contextmanager
+def _bar() -> Iterator[transfer.Progress]:
+    with Progress(
+        TextColumn("{task.fields[chats]} chats"),
+        BarColumn(pulse_style="bar.pulse"),
+        TextColumn("{task.completed:,.0f} messages"),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task("", total=None, chats=0)
+        yield lambda moved: progress.update(task, completed=moved.messages, chats=moved.chats)
+
+
+def _tell(moved: transfer.Moved, where: str) -> None:
+    typer.echo(f"{moved.chats:,} chats with {moved.messages:,} messages are {where}", err=True)
+
+
 # What is printed.
 
 
@@ -228,7 +304,7 @@ def _chat_fields(chat: Chat) -> dict[str, Any]:
 
 
 def _print_stored(message: StoredMessage) -> None:
-    fields = {name: getattr(message, name) for name in StoredMessage.__slots__ if name != "payload"}
+    fields = {name: getattr(message, name) for name in StoredMessage._fields if name != "payload"}
     fields["created_at"] = message.created_at.isoformat()
     # The payload as it was stored: parsed and written again it could be another one (1e2, 100).
     typer.echo(f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "payload": {message.payload}}}'.encode())

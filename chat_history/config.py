@@ -35,7 +35,7 @@ from .settings import (
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
-__all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history"]
+__all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history", "reopen_history"]
 
 Durability: TypeAlias = Literal["full", "relaxed"]
 Path: TypeAlias = str | os.PathLike[str]
@@ -52,6 +52,7 @@ def open_history(
     tenant_id: str | None = None,
     durability: Durability | None = None,
     timeout: float | None = None,
+    migrations: str | None = None,
 ) -> ChatHistory:
     """A history over the store that `config` names: a URL, a path, a dict, or a backend.
 
@@ -60,14 +61,24 @@ def open_history(
     `ConfigError` says what cannot be used and what is accepted, before anything is opened or created.
     """
     arguments = given(user_id=user_id, tenant_id=tenant_id, durability=durability, timeout=timeout)
+    arguments |= given(migrations=migrations)
     if isinstance(config, Backend):
-        if refused := sorted(arguments.keys() & {"durability", "timeout"}):
+        if refused := sorted(arguments.keys() & {"durability", "timeout", "migrations"}):
             raise ConfigError(f"{' and '.join(refused)}: say this where the backend is made, it is open already")
         return ChatHistory(config, **arguments)
     source, settings, directory = find(config)
     with named(source):
         backend, owner = _open(expanded(settings) | arguments, directory=directory)
         return ChatHistory(backend, **owner)
+
+
+def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
+    """The history of which these are the `settings`, opened again, also in another process or on another machine.
+
+    A password, which they never hold, is that of `POSTGRES_*`, `DATABASE_URL` or `CHAT_HISTORY_URL` if what these name
+    is the same place; else it is libpq's to find (PGPASSWORD, a password file).
+    """
+    return open_history(_with_password(settings))
 
 
 class JSONChatHistory(ChatHistory):
@@ -151,6 +162,32 @@ class PostgresChatHistory(ChatHistory):
         arguments |= given(user_id=user_id, tenant_id=tenant_id)
         backend, owner = _open(merged("postgres", config, arguments))
         super().__init__(backend, **owner)
+
+
+def _with_password(settings: Mapping[str, Any]) -> Settings:
+    found = expanded(dict(settings))
+    place = _place(found)
+    if place and "password" not in place:
+        for source in ({"backend": "postgres"}, {"url": os.environ.get("CHAT_HISTORY_URL", "")}):
+            with suppress(ConfigError):
+                theirs = _place(with_environment(expanded(source)))
+                password = theirs.pop("password", None)
+                # A password never goes to another place than its own.
+                if password and theirs.items() <= place.items():
+                    return found | {"password": password}
+    return found
+
+
+def _place(settings: Settings) -> dict[str, str]:
+    """Host, port, user, database and password, as far as they are named."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    if settings.get("backend") != "postgres":
+        return {}
+    parts = conninfo_to_dict(_conninfo({key: settings[key] for key in CONNECTION if key in settings}))
+    if parts.get("host"):
+        parts.setdefault("port", "5432")
+    return {key: str(parts[key]) for key in ("host", "port", "user", "dbname", "password") if parts.get(key)}
 
 
 def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str, str]]:

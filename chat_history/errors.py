@@ -12,6 +12,7 @@ All errors are a `ChatHistoryError`, and each is also the built-in that fits, so
     ├── MessageNotFoundError (LookupError)     the chat has no such message
     ├── ChatExistsError (ValueError)           create_chat with an id that is taken
     ├── VersionConflictError (RuntimeError)    the chat changed since it was read; nothing was written
+    ├── ReadOnlyError (PermissionError)        a change to what another owner shares
     ├── HistoryClosedError (RuntimeError)      a call after shutdown()
     ├── MissingDependencyError (ImportError)   an extra is not installed; the message names it
     └── StorageError (OSError)                 the file or database refused; nothing acknowledged was lost
@@ -41,6 +42,7 @@ __all__ = [
     "MessageNotFoundError",
     "MissingDependencyError",
     "NewerStoreError",
+    "ReadOnlyError",
     "StorageError",
     "StoreBusyError",
     "StoreUnavailableError",
@@ -102,6 +104,10 @@ class VersionConflictError(ChatHistoryError, RuntimeError):
 
     def __reduce__(self) -> tuple[type[VersionConflictError], tuple[int, int]]:
         return type(self), (self.expected, self.actual)
+
+
+class ReadOnlyError(ChatHistoryError, PermissionError):
+    """What another owner shares can be read, and not changed."""
 
 
 class HistoryClosedError(ChatHistoryError, RuntimeError):

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from .errors import InvalidMessageError, UnknownFormatError
@@ -26,6 +25,7 @@ __all__ = [
     "Parts",
     "Source",
     "convert",
+    "dump_as",
     "get_format",
     "neutral_messages",
     "readable",
@@ -48,6 +48,8 @@ class Dumped(NamedTuple):
     tool calls is "tool", also where a user's words are beside the answers."""
     text: str
     """What a person would read of it; "" where there is nothing."""
+    said: bool = False
+    """Whether the payload is an object whose "content" is just this text, so that it need not be kept twice."""
 
 
 class Loss(NamedTuple):
@@ -161,11 +163,12 @@ def recognise(message: object) -> MessageFormat:
     found = _by_type.get(type(message))
     if found is not None:
         return found
-    for form in chain(usual_formats(), _others()):
+    for form in usual_formats():
         if form.recognises(message):
-            if not isinstance(message, dict):
-                _by_type[type(message)] = form
-            return form
+            return _remembered(message, form)
+    for form in _others():
+        if form.recognises(message):
+            return _remembered(message, form)
     if isinstance(message, dict):
         keys = ", ".join(map(repr, message)) or "none"
         raise InvalidMessageError(
@@ -179,6 +182,31 @@ def recognise(message: object) -> MessageFormat:
         f"({', '.join(sorted(_installed()))}): give a dict such as {{'role': 'user', 'content': 'Hello!'}}, "
         f"or a message object of one of these frameworks{hint}"
     )
+
+
+def dump_as(form: MessageFormat, message: Any) -> Dumped:
+    """A message in a format that the caller names. `InvalidMessageError` if it is none of that format."""
+    if form.recognises(message):
+        return form.dump(message)
+    # A dict may be a message of several formats, of which the one that stands first recognises it.
+    try:
+        if isinstance(message, dict):
+            dumped = form.dump(message)
+            if form.load([dumped.payload]) == [message]:
+                return dumped
+    except (TypeError, ValueError, LookupError, AttributeError):
+        pass
+    kind = type(message)
+    raise InvalidMessageError(
+        f"this {kind.__module__}.{kind.__qualname__} is not a message of the format {form.name!r}; "
+        "leave format out to store it as what it is"
+    )
+
+
+def _remembered(message: object, form: MessageFormat) -> MessageFormat:
+    if not isinstance(message, dict):
+        _by_type[type(message)] = form
+    return form
 
 
 @cache
@@ -215,7 +243,10 @@ def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:
     waiting: list[tuple[str, str, str]] = []
     for index, source in enumerate(sources):
         given_out = 0
-        for message in get_format(source.format).to_neutral(source.payload):
+        neutral = get_format(source.format).to_neutral(source.payload)
+        if "\\ud" in source.payload or "\\uD" in source.payload:
+            neutral = _without_lone_surrogates(neutral)
+        for message in neutral:
             message["message_id"] = source.message_id
             if "created_at" not in message:
                 message["created_at"] = source.created_at.astimezone(UTC).isoformat()
@@ -233,6 +264,15 @@ def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:
                 _answer(message, waiting)
             messages.append((index, message))
     return messages
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    """The same with U+FFFD for halves of surrogate pairs, which most frameworks cannot write as JSON."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {key: _without_lone_surrogates(each) for key, each in value.items()}
+    return [_without_lone_surrogates(each) for each in value] if isinstance(value, list) else value
 
 
 def _derived_id(message_id: str, number: int) -> str:

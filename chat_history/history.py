@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from .arguments import (
     checked_id,
     checked_message_id,
     checked_metadata,
+    checked_moment,
     checked_sequence,
     checked_status,
     checked_text,
@@ -24,6 +26,7 @@ from .backends.base import (
     Change,
     ChatKey,
     ChatRecord,
+    Cleared,
     OutlineRow,
     OwnerKey,
     PayloadRow,
@@ -44,8 +47,11 @@ from .errors import (
 )
 from .formats import MessageFormat, get_format, usual_formats
 from .loading import DICTS, as_dicts, load, naming_damage, report
-from .messages import Chat, Message, MessageStatus, Page, StoredMessage, new_ids
-from .records import chat_of, stored_drafts, stored_message
+from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_ids
+from .records import Stored, chat_of, stored_draft, stored_message
+from .sharing import SharedChats, refuse
+from .tokens import CountTokens, tokens_of, usual_count
+from .tree import alone, branches
 from .windows import newest_turns
 from .writing import Writer, shortened
 
@@ -69,7 +75,7 @@ class _Store:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.writer = Writer(backend)
+        self.writer = None if isinstance(backend, SharedChats) else Writer(backend)
         self.closed = False
 
 
@@ -113,6 +119,17 @@ class ChatHistory:
         """Where the data is, for people: a path, or a URL without its password."""
         return self._store.backend.location
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What opens this history again, in any process: plain JSON that `open_history` takes, without a password.
+
+        `reopen_history` takes it too, and finds the password in the environment. `ConfigError` where nothing could open
+        it again: in memory, over a pool that was given, or over a backend that does not say how.
+        """
+        owner = {"user_id": self.user_id, "tenant_id": self.tenant_id}
+        settings = self._store.backend.settings | {key: value for key, value in owner.items() if value}
+        return {key: value for key, value in settings.items() if value is not None}
+
     def for_user(self, user_id: str, *, tenant_id: str | None = None) -> ChatHistory:
         """The same store, seen by another owner, who cannot reach anyone else's chat.
 
@@ -122,6 +139,16 @@ class ChatHistory:
         self._backend()
         view = ChatHistory.__new__(ChatHistory)
         view._bind(self._store, self.tenant_id if tenant_id is None else tenant_id, user_id, is_view=True)
+        return view
+
+    def shared_by(self, user_id: str) -> ChatHistory:
+        """The chats that another user of the same tenant marked as shared (`update_chat(shared=True)`), to be read.
+
+        A chat that is not shared is like one that does not exist. Every change raises `ReadOnlyError`. Whether a chat
+        is shared is looked up with every call. Shutting the view down leaves the store open.
+        """
+        view = self.for_user(user_id)
+        view._store = _Store(SharedChats(self._store.backend))
         return view
 
     def to_async(self) -> AsyncChatHistory:
@@ -135,7 +162,6 @@ class ChatHistory:
         self._closed = True
         if not self._is_view and not self._store.closed:
             self._store.closed = True
-            self._store.writer.branches.clear()
             self._store.backend.close()
 
     def __enter__(self) -> Self:
@@ -159,18 +185,31 @@ class ChatHistory:
         *,
         message_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        format: str | None = None,
         expected_version: int | None = None,
     ) -> StoredMessage:
         """Append one message to the chat's active branch, and create the chat if it is new.
 
         message: a dict with a role, or any object that an installed format recognises. message_id: a UUIDv7 unless
         given; an id that the chat has already stores nothing and returns the message of that id, so a repeat is
-        harmless. metadata: a JSON object, kept beside the message. expected_version: see `save_messages`.
+        harmless. metadata: a JSON object, kept beside the message. format: the name of the message's format, for a dict
+        that could be of several; recognised unless given. expected_version: see `save_messages`.
         """
-        ids = None if message_id is None else [message_id]
-        return self.add_messages(
-            chat_id, [message], message_ids=ids, metadata=metadata, expected_version=expected_version
-        )[0]
+        if message_id is not None:
+            return self.add_messages(
+                chat_id,
+                [message],
+                message_ids=[message_id],
+                metadata=metadata,
+                format=format,
+                expected_version=expected_version,
+            )[0]
+        writer = self._writer()
+        key = self._key(chat_id)
+        checked_version(expected_version)
+        draft = writer.draft(message, new_ids(1)[0], checked_metadata(metadata), _named(format))
+        written = writer.append(key, (draft,), expected_version)
+        return stored_draft(key.chat_id, draft, written.position, written.parent)
 
     def add_messages(
         self,
@@ -179,33 +218,36 @@ class ChatHistory:
         *,
         message_ids: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        format: str | None = None,
         expected_version: int | None = None,
-    ) -> list[StoredMessage]:
+    ) -> Sequence[StoredMessage]:
         """Append messages, all of them or none, next to one another whoever else writes. Returns them as stored.
 
         An empty list writes nothing and creates no chat. message_ids: one for each message; those that the chat has
-        already are not stored again. metadata: the same for each.
+        already are not stored again. metadata, format: the same for each; see `add_message`.
         """
         writer = self._writer()
         key = self._key(chat_id)
         checked_version(expected_version)
         count = len(checked_sequence(messages, "messages"))
         ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
-        drafts = writer.drafts(messages, ids, checked_metadata(metadata))
+        drafts = writer.drafts(messages, ids, checked_metadata(metadata), _named(format))
         if not drafts:
+            if expected_version is not None:
+                next(writer.versions(key, expected_version))
             return []
         if message_ids is None:
-            return stored_drafts(chat_id, drafts, writer.append(key, drafts, expected_version))
+            return Stored(chat_id, drafts, writer.append(key, drafts, expected_version))
         new, written, found = writer.append_once(key, drafts, expected_version)
         stored = [stored_message(chat_id, record) for record in found]
         if written:
-            stored += stored_drafts(chat_id, new, written)
+            stored += Stored(chat_id, new, written)
         by_id = {message.message_id: message for message in stored}
         return [by_id[message_id] for message_id in ids]
 
     def save_messages(
-        self, chat_id: str, messages: Sequence[Any], *, expected_version: int | None = None
-    ) -> list[StoredMessage]:
+        self, chat_id: str, messages: Sequence[Any], *, format: str | None = None, expected_version: int | None = None
+    ) -> Sequence[StoredMessage]:
         """Make the chat's active branch end with exactly these messages, writing only what is new. Returns that.
 
         Made for `result.all_messages()` after each run. What is stored already is found and kept, with its ids and
@@ -216,40 +258,65 @@ class ChatHistory:
 
         expected_version: the chat's version when it was read (`get_chat(chat_id).version`; 0: there is no such chat);
         `VersionConflictError` if it changed since. Without it the list is worked into whatever the chat is by then.
+        format: see `add_message`.
         """
-        return self._save(chat_id, messages, expected_version, whole=False)
+        return self._save(chat_id, messages, format, expected_version, whole=False)
 
     def set_messages(
-        self, chat_id: str, messages: Sequence[Any], *, expected_version: int | None = None
-    ) -> list[StoredMessage]:
+        self,
+        chat_id: str,
+        messages: Sequence[Any],
+        *,
+        keep_archived: bool = True,
+        format: str | None = None,
+        expected_version: int | None = None,
+    ) -> Sequence[StoredMessage]:
         """Make the chat's active messages exactly these, writing only what is new. Returns that.
 
         Those that the list begins with stay; what it displaces stays as a superseded branch. Archived messages are not
-        touched. An empty list leaves the chat existing, and creates it if it is new.
+        touched, or with keep_archived=False displaced with the rest. An empty list leaves the chat existing, and
+        creates it if it is new.
         """
-        return self._save(chat_id, messages, expected_version, whole=True)
+        return self._save(chat_id, messages, format, expected_version, whole=True, keep_archived=keep_archived)
 
     def _save(
-        self, chat_id: str, messages: Sequence[Any], expected_version: int | None, *, whole: bool
-    ) -> list[StoredMessage]:
+        self,
+        chat_id: str,
+        messages: Sequence[Any],
+        format: str | None,
+        expected_version: int | None,
+        *,
+        whole: bool,
+        keep_archived: bool = True,
+    ) -> Sequence[StoredMessage]:
         writer = self._writer()
         key = self._key(chat_id)
         checked_version(expected_version)
-        drafts, written = writer.save(key, checked_sequence(messages, "messages"), expected_version, whole=whole)
-        return stored_drafts(chat_id, drafts, written) if written else []
+        given = checked_sequence(messages, "messages")
+        drafts, written = writer.save(
+            key, given, expected_version, _named(format), whole=whole, keep_archived=keep_archived
+        )
+        return Stored(chat_id, drafts, written) if written else []
 
     # ---- changing single messages
 
     def replace_message(
-        self, chat_id: str, message_id: str, message: Any, *, metadata: Mapping[str, Any] | None = None
+        self,
+        chat_id: str,
+        message_id: str,
+        message: Any,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        format: str | None = None,
     ) -> StoredMessage:
         """Put another content into a stored message: id, position, parent, status and time stay. Returns it.
 
-        The old content is gone. metadata: None keeps what there is. `MessageNotFoundError` if there is no such message.
+        The old content is gone. metadata: None keeps what there is. format: see `add_message`.
+        `MessageNotFoundError` if there is no such message.
         """
         key = self._key(chat_id)
         checked_message_id(message_id)
-        record = self._writer().replace(key, message_id, message, checked_metadata(metadata))
+        record = self._writer().replace(key, message_id, message, checked_metadata(metadata), _named(format))
         if record is None:
             raise _no_message(key, message_id)
         return stored_message(chat_id, record)
@@ -262,6 +329,15 @@ class ChatHistory:
         checked_message_id(message_id)
         deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
         return bool(deleted)
+
+    def delete_messages(self, chat_id: str, message_ids: Sequence[str]) -> list[StoredMessage]:
+        """Remove these messages at once and return them as they were; what is not there is left out.
+
+        See `delete_message`.
+        """
+        ids = {checked_message_id(each) for each in checked_sequence(message_ids, "message_ids")}
+        deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] in ids])
+        return [stored_message(chat_id, record) for record in deleted]
 
     def delete_last_message(self, chat_id: str) -> StoredMessage | None:
         """Remove the newest active message and return it, None if there is none. See `delete_message`."""
@@ -304,27 +380,33 @@ class ChatHistory:
             return list(as_dicts(backend.read(key, limit=limit, newest=True)))
 
     def get_message_history(
-        self, chat_id: str, format: str = "pydantic_ai", last: int | None = None, *, strict: bool = False
+        self,
+        chat_id: str,
+        format: str = "pydantic_ai",
+        last: int | None = None,
+        max_tokens: int | None = None,
+        *,
+        count_tokens: CountTokens | None = None,
+        strict: bool = False,
     ) -> list[Any]:
         """The active messages as objects of a framework, ready to be handed to it; [] for an unknown chat.
 
         Messages of that format are the stored payloads, validated. Others are converted; what that loses is named in
-        one `ConversionWarning`, or with `strict` in a `ConversionError`. last: the newest whole turns of at most so
-        many stored messages (the newest turn always), after the system prompt that leads the chat.
+        one `ConversionWarning`, or with `strict` in a `ConversionError`.
+
+        last, max_tokens: the newest whole turns of at most so many stored messages, or tokens (the newest turn always),
+        after the system prompt that leads the chat, which counts as tokens but not as messages. count_tokens: the
+        tokens of a text; unless given tiktoken's where that is installed, else an estimate (a quarter of a token for
+        an ASCII character, one for any other). Beside texts, 4 tokens count for a message, 1,000 for an image or file.
         """
         form = get_format(format)
         key = self._key(chat_id)
         backend = self._backend()
-        lead: list[Any] = []
-        if last is None:
+        if last is None and max_tokens is None:
             rows = backend.read_payloads(key)
+            lead = self._leading_system(key, form, rows[0][0]) if rows else []
         else:
-            checked_count(last, "last")
-            rows = newest_turns(
-                lambda before, limit: backend.read_payloads(key, before=before, limit=limit, newest=True), last
-            )
-        if rows:
-            lead = self._leading_system(key, form, rows[0][0])
+            rows, lead = self._window(key, form, last, max_tokens, count_tokens)
         if all(row[2] == form.name for row in rows):
             try:
                 return lead + form.load([row[3] for row in rows])
@@ -335,6 +417,31 @@ class ChatHistory:
             messages, losses = load(form, records)
         report(losses, target=form.name, strict=strict)
         return lead + messages
+
+    def _window(
+        self, key: ChatKey, form: MessageFormat, last: int | None, most: int | None, count: CountTokens | None
+    ) -> tuple[Sequence[PayloadRow], list[Any]]:
+        """The rows that fit, and the system prompts that go before them."""
+        if last is not None:
+            checked_count(last, "last")
+        if most is not None:
+            checked_count(most, "max_tokens")
+            count = count or usual_count()
+        backend = self._backend()
+
+        def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
+            return backend.read_payloads(key, before=before, limit=limit, newest=True)
+
+        @cache
+        def weigh(form: str, payload: str) -> int:
+            return tokens_of(form, payload, count) if count else 0
+
+        rows = newest_turns(read, weigh, last=last, most=most)
+        lead = self._leading_system(key, form, rows[0][0]) if rows else []
+        if lead and most is not None:
+            taken = sum(weigh(form.name, form.dump(each).payload) for each in lead)
+            rows = newest_turns(read, weigh, last=last, most=most - taken)
+        return rows, lead
 
     def _leading_system(self, key: ChatKey, form: MessageFormat, before: int) -> list[Any]:
         """The system prompts that the branch begins with, where the messages from this position on lack them."""
@@ -436,10 +543,105 @@ class ChatHistory:
             raise _no_message(key, message_id)
         return stored_message(chat_id, found[0])
 
-    def get_message_count(self, chat_id: str) -> int:
-        """How many active messages the chat has; 0 for an unknown chat."""
-        record = self._backend().get_chat(self._key(chat_id))
-        return 0 if record is None else record.message_count
+    def get_message_count(self, chat_id: str, status: MessageStatus | str | None = MessageStatus.ACTIVE) -> int:
+        """How many messages of a status the chat has (None: of any); 0 for an unknown chat."""
+        wanted = checked_status(status)
+        key = self._key(chat_id)
+        if wanted == MessageStatus.ACTIVE:
+            record = self._backend().get_chat(key)
+            return 0 if record is None else record.message_count
+        outline = self._backend().outline(key)
+        return sum(wanted in (None, row[3]) for row in outline.rows) if outline else 0
+
+    # ---- branches
+
+    def list_branches(self, chat_id: str) -> list[Branch]:
+        """Every way through the chat, in order of their last messages; [] for a chat without messages.
+
+        Where a save departed from what was stored, or another answer was given, the chat goes on in more than one way.
+        One of them is active, unless the chat was switched to before its first message.
+        """
+        key = self._key(chat_id)
+        outline = self._backend().outline(key)
+        return branches(self._backend(), key, outline) if outline else []
+
+    def switch_branch(
+        self,
+        chat_id: str,
+        message_id: str | None,
+        *,
+        messages: Sequence[Any] = (),
+        message_ids: Sequence[str] | None = None,
+        chat_metadata: Mapping[str, Any] | UnsetType | None = UNSET,
+        format: str | None = None,
+        expected_version: int | None = None,
+    ) -> Chat:
+        """Make the active branch end with this message, and return the chat; what is added next follows it.
+
+        To go back to another branch, name its `head`. To ask or answer anew, name the message before, None for the very
+        beginning: what followed stays as a branch with status "superseded". `ChatNotFoundError`,
+        `MessageNotFoundError`. messages, chat_metadata: what is appended at once, and what then is the chat's metadata,
+        in the same write; the messages of a new chat follow None. message_ids: new ones, one for each. format,
+        expected_version: see `save_messages`.
+        """
+        writer = self._writer()
+        key = self._key(chat_id)
+        checked_version(expected_version)
+        if message_id is not None:
+            checked_message_id(message_id)
+        count = len(checked_sequence(messages, "messages"))
+        ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
+        metadata = UNSET if isinstance(chat_metadata, Unset) else checked_metadata(chat_metadata)
+        drafts = writer.drafts(messages, ids, None, _named(format))
+        try:
+            if not writer.switch(key, message_id, drafts, metadata, expected_version):
+                raise _no_chat(key)
+        except KeyError:
+            raise _no_message(key, str(message_id)) from None
+        return self.get_chat(chat_id)
+
+    def fork_chat(
+        self,
+        chat_id: str,
+        *,
+        at: str | None = None,
+        new_chat_id: str | None = None,
+        metadata: Mapping[str, Any] | UnsetType | None = UNSET,
+    ) -> Chat:
+        """A new chat that begins as this one up to a message, of whichever branch, and goes its own way from there.
+
+        at: the id of that message; the last of the active branch unless given. new_chat_id: a UUIDv7 unless given;
+        `ChatExistsError` if there is such a chat. Messages keep their ids, times and metadata, the chat its title and,
+        unless given, metadata. `ChatNotFoundError`, `MessageNotFoundError`.
+        """
+        key = self._key(chat_id)
+        target = self._key(new_ids(1)[0] if new_chat_id is None else new_chat_id)
+        given = UNSET if isinstance(metadata, Unset) else checked_metadata(metadata)
+        try:
+            if not self._writer().fork(key, target, None if at is None else checked_message_id(at), given):
+                raise _no_chat(key)
+        except KeyError:
+            raise _no_message(key, str(at)) from None
+        except VersionConflictError:
+            raise _chat_exists(target) from None
+        return self.get_chat(target.chat_id)
+
+    def delete_branch(self, chat_id: str, message_id: str) -> int:
+        """Remove the messages of the branch that ends with this one, except those that other branches share.
+
+        Returns how many went; 0 if there is no such message, or another follows it, or it is of the active branch:
+        switch to another branch first. See `delete_message`.
+        """
+        checked_message_id(message_id)
+        return len(self._writer().delete(self._key(chat_id), lambda rows: alone(rows, message_id)))
+
+    def delete_superseded(self, chat_id: str) -> int:
+        """Remove every message that is on no active branch; how many went. See `delete_message`."""
+
+        def superseded(rows: Sequence[OutlineRow]) -> list[OutlineRow]:
+            return [row for row in rows if row[3] == MessageStatus.SUPERSEDED]
+
+        return len(self._writer().delete(self._key(chat_id), superseded))
 
     # ---- chats
 
@@ -452,9 +654,7 @@ class ChatHistory:
         try:
             self._backend().write(key, change)
         except VersionConflictError:
-            raise ChatExistsError(
-                f"there is a chat {shortened(key.chat_id)} already; choose another id, or add to that one"
-            ) from None
+            raise _chat_exists(key) from None
         return self.get_chat(key.chat_id)
 
     def get_chat(self, chat_id: str) -> Chat:
@@ -525,17 +725,57 @@ class ChatHistory:
         """Whether this owner has such a chat, with or without messages."""
         return self._backend().get_chat(self._key(chat_id)) is not None
 
-    def delete_chat_history(self, chat_id: str) -> bool:
+    def delete_chat_history(self, chat_id: str, *, expected_version: int | None = None) -> bool:
         """Remove a chat with all of its messages, of every branch. False if there is no such chat.
 
         The text is gone from the disk when the call returns; in Postgres, when the server has vacuumed.
+        expected_version: see `save_messages`.
         """
         key = self._key(chat_id)
+        checked_version(expected_version)
         self._writer().branches.drop(key.key)
-        return self._backend().delete_chat(key)
+        return self._backend().delete_chat(key, expected_version)
+
+    def purge(self, older_than: datetime | timedelta, *, status: MessageStatus | str | None = None) -> Deleted:
+        """Remove what this owner has not touched for long, and return a receipt.
+
+        older_than: an aware time, or how long ago. Without a status: whole chats without any write since then. With
+        "archived" or "superseded": only the messages of that status stored before it, of every chat. A chat that is
+        written to meanwhile stays. Each chat is a write of its own: an error in the middle leaves the rest for the next
+        call. See `delete_message` for when the text is gone from the disk.
+        """
+        writer = self._writer()
+        before = checked_moment(older_than, "older_than")
+        wanted = checked_status(status)
+        if wanted == MessageStatus.ACTIVE:
+            raise InvalidArgumentError(
+                "purge takes no active messages out of a chat; archive_oldest_messages comes first"
+            )
+        chats = messages = 0
+        if wanted is None:
+            for key, version in writer.untouched(self._owner, before):
+                gone = writer.delete_chat(key, version)
+                chats += gone is not None
+                messages += gone or 0
+        else:
+            for chat_id in self._backend().chat_ids(self._owner):
+                messages += writer.delete_older(self._key(chat_id), before, wanted)
+        return Deleted(chats, messages, datetime.now(UTC), self.user_id, self.tenant_id)
 
     def clear_all(self) -> int:
         """Remove all chats of this owner, and nobody else's. Returns how many there were."""
+        return self._clear().chats
+
+    def delete_user(self) -> Deleted:
+        """Remove all that this owner has, and nobody else's: chats with every branch. Returns a receipt.
+
+        The owner may go on afterwards, with nothing. The text is gone from the disk when the call returns; in Postgres,
+        when the server has vacuumed.
+        """
+        cleared = self._clear()
+        return Deleted(cleared.chats, cleared.messages, datetime.now(UTC), self.user_id, self.tenant_id)
+
+    def _clear(self) -> Cleared:
         self._writer().branches.clear()
         return self._backend().clear(self._owner)
 
@@ -548,7 +788,7 @@ class ChatHistory:
 
     def _writer(self) -> Writer:
         self._backend()
-        return self._store.writer
+        return self._store.writer or refuse()
 
     def _key(self, chat_id: str) -> ChatKey:
         try:
@@ -560,6 +800,10 @@ class ChatHistory:
             self._keys.clear()
         self._keys[key.chat_id] = key
         return key
+
+
+def _named(format: str | None) -> MessageFormat | None:
+    return None if format is None else get_format(format)
 
 
 def _checked_ids(ids: object, count: int) -> list[str]:
@@ -581,6 +825,10 @@ def _text(content: object) -> str | None:
         return None
     texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
     return "\n".join(texts) if texts else None
+
+
+def _chat_exists(key: ChatKey) -> ChatExistsError:
+    return ChatExistsError(f"there is a chat {shortened(key.chat_id)} already; choose another id, or add to that one")
 
 
 def _no_chat(key: ChatKey) -> ChatNotFoundError:

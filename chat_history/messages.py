@@ -6,12 +6,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
-__all__ = ["Chat", "Message", "MessageStatus", "Page", "StoredMessage", "new_ids"]
+__all__ = ["Branch", "Chat", "Deleted", "Message", "MessageStatus", "Page", "StoredMessage", "new_ids"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -27,8 +27,7 @@ class MessageStatus(StrEnum):
     SUPERSEDED = "superseded"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(NamedTuple):
     """One message as it is stored.
 
     `position` is dense per chat in order of storing and never changes; `parent` is the id of the message it followed,
@@ -47,7 +46,7 @@ class StoredMessage:
     payload: str
     text: str
     created_at: datetime
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any]
 
     def json(self) -> Any:
         """The payload, parsed."""
@@ -59,7 +58,8 @@ class Chat:
     """One chat of one owner.
 
     `version` changes with every write to the chat or its messages; hand it back as `expected_version`.
-    `message_count` counts the active messages. Times are aware, UTC.
+    `message_count` counts the active messages; `head` is the id of the last message of the active branch, None where
+    it has none. Times are aware, UTC.
     """
 
     chat_id: str
@@ -70,8 +70,35 @@ class Chat:
     shared: bool
     version: int
     message_count: int
+    head: str | None
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One way through a chat, from its first message to `head`, the id of its last.
+
+    `message_count` counts the messages of that way. `departs` is the id of the last of them that the active branch
+    shares, None if they share none. `updated_at` is when the head was stored.
+    """
+
+    head: str
+    message_count: int
+    departs: str | None
+    active: bool
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A receipt: what a deletion removed, and when it was done. Messages of every status and branch are counted."""
+
+    chats: int
+    messages: int
+    deleted_at: datetime
+    user_id: str
+    tenant_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +130,26 @@ def new_ids(count: int) -> list[str]:
     """
     stamp = f"{time.time_ns() // 1_000_000:012x}"
     start = f"{stamp[:8]}-{stamp[8:]}-7"
+    if count != 1:
+        return sorted([start + end for end in _ends(count)])
+    try:
+        return [start + _spare.pop()]
+    except IndexError:
+        end, *spare = _ends(64)
+        _spare.extend(spare)
+        return [start + end]
+
+
+def _ends(count: int) -> list[str]:
+    """The random parts of so many ids."""
     noise = os.urandom(10 * count).hex()
-    ids = []
-    for at in range(0, 20 * count, 20):
-        variant = "89ab"[int(noise[at], 16) & 3]
-        ids.append(f"{start}{noise[at + 1 : at + 4]}-{variant}{noise[at + 4 : at + 7]}-{noise[at + 7 : at + 19]}")
-    ids.sort()
-    return ids
+    return [
+        f"{noise[at + 1 : at + 4]}-{'89ab'[int(noise[at], 16) & 3]}{noise[at + 4 : at + 7]}-{noise[at + 7 : at + 19]}"
+        for at in range(0, 20 * count, 20)
+    ]
+
+
+_spare: list[str] = []
+"""Made beforehand, because asking the system for each costs more than the rest of an id."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_spare.clear)

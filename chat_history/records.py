@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import eq
+from typing import overload
 
 from .backends.base import ChatRecord, Draft, OwnerKey, Record, Written
+from .backends.texts import spoken_text
 from .formats import Dumped, MessageFormat
 from .messages import Chat, MessageStatus, StoredMessage
 
-__all__ = ["chat_of", "draft_of", "stored_drafts", "stored_message"]
+__all__ = ["Drafts", "Stored", "chat_of", "draft_again", "draft_of", "stored_draft", "stored_message"]
 
 
 def chat_of(owner: OwnerKey, record: ChatRecord) -> Chat:
@@ -24,6 +27,7 @@ def chat_of(owner: OwnerKey, record: ChatRecord) -> Chat:
         shared=record.shared,
         version=record.version,
         message_count=record.message_count,
+        head=record.head,
         created_at=record.created_at,
         updated_at=record.updated_at,
     )
@@ -33,7 +37,35 @@ def draft_of(
     form: MessageFormat, dumped: Dumped, digest: bytes, message_id: str, now: datetime, metadata: str | None = None
 ) -> Draft:
     """A message ready for a backend."""
-    return Draft(message_id, dumped.role, form.name, form.version(), dumped.payload, dumped.text, digest, now, metadata)
+    return Draft(
+        message_id,
+        dumped.role,
+        form.name,
+        form.version(),
+        dumped.payload,
+        dumped.text,
+        digest,
+        now,
+        metadata,
+        dumped.said,
+    )
+
+
+def draft_again(record: Record, digest: bytes) -> Draft:
+    """A stored message ready to be stored in another chat, with its id and its time."""
+    said = record.text == spoken_text(None, record.payload)
+    return Draft(
+        record.message_id,
+        record.role,
+        record.format,
+        record.format_version,
+        record.payload,
+        record.text,
+        digest,
+        record.created_at,
+        record.metadata,
+        said,
+    )
 
 
 def stored_message(chat_id: str, record: Record) -> StoredMessage:
@@ -54,15 +86,83 @@ def stored_message(chat_id: str, record: Record) -> StoredMessage:
     )
 
 
-def stored_drafts(chat_id: str, drafts: Sequence[Draft], written: Written) -> list[StoredMessage]:
-    """Drafts as they were stored by a write."""
-    position, parent, active = written.position, written.parent, MessageStatus.ACTIVE
-    stored = []
-    for draft in drafts:
-        metadata = json.loads(draft.metadata) if draft.metadata else {}
-        # In the order of the class, because naming each field takes as long again, for very many messages.
-        stored.append(
-            StoredMessage(chat_id, draft.message_id, position, parent, active, *draft[1:6], draft.created_at, metadata)
-        )
-        position, parent = position + 1, draft.message_id
-    return stored
+def stored_draft(chat_id: str, draft: Draft, position: int, parent: str | None) -> StoredMessage:
+    """A draft as it was stored at that position."""
+    message_id, role, form, version, payload, text, _, created_at, metadata, _ = draft
+    return StoredMessage(
+        chat_id,
+        message_id,
+        position,
+        parent,
+        MessageStatus.ACTIVE,
+        role,
+        form,
+        version,
+        payload,
+        text,
+        created_at,
+        json.loads(metadata) if metadata else {},
+    )
+
+
+class Drafts(Sequence[Draft]):
+    """Drafts of one write, each made as it is looked at.
+
+    What is kept are plain tuples, which the garbage collector soon lets go: very many objects of a class would have it
+    run, and take longer than all that is done with them.
+    """
+
+    def __init__(self, drafts: Iterable[Draft]) -> None:
+        self._rows = [tuple(draft) for draft in drafts]
+
+    @overload
+    def __getitem__(self, index: int) -> Draft: ...
+    @overload
+    def __getitem__(self, index: slice) -> Drafts: ...
+    def __getitem__(self, index: int | slice) -> Draft | Drafts:
+        if isinstance(index, slice):
+            return Drafts(map(Draft._make, self._rows[index]))
+        return Draft._make(self._rows[index])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Draft]:
+        return map(Draft._make, self._rows)
+
+
+class Stored(Sequence[StoredMessage]):
+    """The drafts of a write as they were stored, each made as it is looked at. Equal to a list of the same."""
+
+    def __init__(self, chat_id: str, drafts: Sequence[Draft], written: Written) -> None:
+        self._chat_id = chat_id
+        self._drafts = drafts
+        self._written = written
+
+    @overload
+    def __getitem__(self, index: int) -> StoredMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[StoredMessage]: ...
+    def __getitem__(self, index: int | slice) -> StoredMessage | list[StoredMessage]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        place = range(len(self))[index]
+        parent = self._drafts[place - 1].message_id if place else self._written.parent
+        return stored_draft(self._chat_id, self._drafts[place], self._written.position + place, parent)
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    def __iter__(self) -> Iterator[StoredMessage]:
+        parent = self._written.parent
+        for position, draft in enumerate(self._drafts, self._written.position):
+            yield stored_draft(self._chat_id, draft, position, parent)
+            parent = draft.message_id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))

@@ -112,12 +112,24 @@ ReadRows = Callable[[int, int], list[Record]]
 """The records of the branch from one index up to another."""
 
 
-def plan(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadRows, *, whole: bool = False) -> Plan:
+def plan(
+    branch: Branch,
+    digests: Sequence[bytes],
+    give: Give,
+    read: ReadRows,
+    *,
+    whole: bool = False,
+    keep_archived: bool = True,
+) -> Plan:
     """Work out what saving the messages of these digests has to write; `branch.aliases` learns what was found out.
 
-    whole: they are all that shall be active, rather than how the branch ends.
+    whole: they are all that shall be active, rather than how the branch ends; and all of the branch, unless
+    keep_archived.
     """
-    found = _continued(branch, digests, give, read, whole=whole)
+    if branch.archived and not keep_archived:
+        found = Plan(0, give(0))
+    else:
+        found = _continued(branch, digests, give, read, whole=whole)
     if not branch.displaced or not found.new:
         return found
     at = branch.positions[found.kept - 1] if found.kept else ROOT

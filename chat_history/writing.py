@@ -11,20 +11,37 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from .backends.base import UNSET, Backend, Change, ChatKey, Draft, Outline, OutlineRow, Record, Written
+from .backends.base import (
+    UNSET,
+    Backend,
+    Change,
+    ChatKey,
+    Draft,
+    Outline,
+    OutlineRow,
+    OwnerKey,
+    Record,
+    UnsetType,
+    Written,
+    chat_key,
+)
 from .branches import Branches
-from .errors import ChatHistoryWarning, StoreBusyError, VersionConflictError
-from .formats import Dumped, MessageFormat, recognise
+from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
+from .formats import Dumped, MessageFormat, dump_as, recognise
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
-from .records import draft_of
+from .records import Drafts, draft_again, draft_of
 from .saving import Branch, Given, Plan, digest, plan
 from .snapshots import Snapshots
+from .tree import path, switch
 
 __all__ = ["Writer", "shortened"]
 
 ATTEMPTS = 200
 """How often a write is worked out anew. Each time somebody else got on, so this is a lot."""
+
+CHATS = 100
+"""Chats that are looked at at a time."""
 
 Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
 """Picks rows of a chat's outline."""
@@ -40,13 +57,20 @@ class Writer:
 
     # ---- adding
 
-    def drafts(self, messages: Sequence[Any], ids: Sequence[str], metadata: str | None) -> list[Draft]:
+    def draft(self, message: Any, message_id: str, metadata: str | None, form: MessageFormat | None) -> Draft:
+        """A message ready to be appended. `InvalidMessageError` if it cannot be stored."""
+        return draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
+
+    def drafts(
+        self, messages: Sequence[Any], ids: Sequence[str], metadata: str | None, form: MessageFormat | None
+    ) -> Drafts:
         """Messages ready to be appended. `InvalidMessageError` for the first that cannot be stored."""
         now = datetime.now(UTC)
-        return [
-            draft_of(*self._dumped(message), message_id, now, metadata)
+        dumped = self._dumped
+        return Drafts(
+            draft_of(*dumped(message, form), message_id, now, metadata)
             for message, message_id in zip(messages, ids, strict=True)
-        ]
+        )
 
     def append(self, key: ChatKey, drafts: Sequence[Draft], expected_version: int | None) -> Written:
         """Add them all, next to one another."""
@@ -76,14 +100,21 @@ class Writer:
     # ---- saving
 
     def save(
-        self, key: ChatKey, messages: Sequence[Any], expected_version: int | None, *, whole: bool
+        self,
+        key: ChatKey,
+        messages: Sequence[Any],
+        expected_version: int | None,
+        form: MessageFormat | None,
+        *,
+        whole: bool,
+        keep_archived: bool = True,
     ) -> tuple[Sequence[Draft], Written | None]:
         """Make the active branch end with these messages, or (whole) be them: what was added to it."""
-        digests, dumped = self._digests(messages)
+        digests, dumped = self._digests(messages, form)
 
         def give(start: int) -> list[Given]:
             return [
-                Given(message, recognise(message), digests[index], dumped.get(index))
+                Given(message, form or recognise(message), digests[index], dumped.get(index))
                 for index, message in enumerate(messages[start:], start)
             ]
 
@@ -92,7 +123,8 @@ class Writer:
                 branch = self._branch(key, expected_version)
                 read: list[Record] = []
                 with naming_damage(key.chat_id, read, payload=Record._fields.index("payload")):
-                    found = plan(branch, digests, give, self._reader(key, branch, read), whole=whole)
+                    reader = self._reader(key, branch, read)
+                    found = plan(branch, digests, give, reader, whole=whole, keep_archived=keep_archived)
                 change = self._change(key, branch, found)
                 if not (found.new or change.statuses or (whole and not branch.version)):
                     self._check_unchanged(key, branch.version)
@@ -115,10 +147,10 @@ class Writer:
     def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
         """The write that a plan comes to."""
         now = datetime.now(UTC)
-        drafts = [
+        drafts = Drafts(
             draft_of(each.format, each.dumped or each.format.dump(each.message), each.digest, message_id, now)
             for each, message_id in zip(found.new, new_ids(len(found.new)), strict=True)
-        ]
+        )
         change = Change(now, branch.version, drafts, active=len(drafts))
         displaced = branch.positions[found.kept :]
         if not displaced and not found.revived:
@@ -163,26 +195,32 @@ class Writer:
 
         return read
 
-    def _digests(self, messages: Sequence[Any]) -> tuple[list[bytes], dict[int, Dumped]]:
+    def _digests(self, messages: Sequence[Any], form: MessageFormat | None) -> tuple[list[bytes], dict[int, Dumped]]:
         """Every message's digest, and the JSON of those that had to be serialised to know it."""
         digests = self.snapshots.digests(messages)
         dumped: dict[int, Dumped] = {}
         for index in [index for index, known in enumerate(digests) if known is None]:
-            _, dumped[index], digests[index] = self._dumped(messages[index])
+            _, dumped[index], digests[index] = self._dumped(messages[index], form)
         return cast(list[bytes], digests), dumped
 
-    def _dumped(self, message: Any) -> tuple[MessageFormat, Dumped, bytes]:
-        form = recognise(message)
-        dumped = form.dump(message)
+    def _dumped(self, message: Any, form: MessageFormat | None = None) -> tuple[MessageFormat, Dumped, bytes]:
+        if form is None:
+            form = recognise(message)
+            dumped = form.dump(message)
+        else:
+            dumped = dump_as(form, message)
         mark = digest(dumped.payload)
-        self.snapshots.take(message, mark)
+        if type(message) is not dict:
+            self.snapshots.take(message, mark)
         return form, dumped, mark
 
     # ---- changing what is there
 
-    def replace(self, key: ChatKey, message_id: str, message: Any, metadata: str | None) -> Record | None:
+    def replace(
+        self, key: ChatKey, message_id: str, message: Any, metadata: str | None, form: MessageFormat | None
+    ) -> Record | None:
         """Put another content into a message: its record then, None if there is no such message."""
-        draft = draft_of(*self._dumped(message), message_id, datetime.now(UTC), metadata)
+        draft = draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
         for version in self.versions(key):
             found = self.backend.find(key, [message_id])
             if not found:
@@ -203,6 +241,97 @@ class Writer:
     def delete(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Remove the chosen messages: their records as they were."""
         return self._rearrange(key, choose, _deletion)
+
+    def fork(self, key: ChatKey, target: ChatKey, message_id: str | None, metadata: str | UnsetType | None) -> bool:
+        """Begin a chat with the messages up to this one (None: the head); False if there is no such chat.
+
+        metadata: the chat's unless given.
+
+        `KeyError`: no such message. `VersionConflictError`: there is a target.
+        """
+        outline = self.backend.outline(key)
+        chat = self.backend.get_chat(key)
+        if outline is None or chat is None:
+            return False
+        way = path(outline.rows, message_id or outline.head)
+        digests = {row[0]: bytes(row[4]) for row in way}
+        records = self.backend.read(key, status=None) if way else []
+        drafts = Drafts(
+            draft_again(record, digests[record.position]) for record in records if record.position in digests
+        )
+        if len(drafts) < len(way):
+            raise KeyError(message_id)
+        now = datetime.now(UTC)
+        change = Change(now, 0, drafts, title=chat.title, active=len(drafts))
+        change.metadata = chat.metadata if metadata is UNSET else metadata
+        written = self.backend.write(target, change)
+        archived = sum(row[3] == MessageStatus.ARCHIVED for row in way)
+        if archived:
+            statuses = [(written.position + place, MessageStatus.ARCHIVED) for place in range(archived)]
+            self.attempt(target, Change(now, written.version, statuses=statuses, active=-archived))
+        return True
+
+    def switch(
+        self,
+        key: ChatKey,
+        message_id: str | None,
+        drafts: Sequence[Draft],
+        metadata: str | UnsetType | None,
+        expected_version: int | None,
+    ) -> bool:
+        """Make the active branch end with this message, and then these; False if there is no such chat.
+
+        From its beginning (None) a chat that is missing is created for them. `KeyError`: no such message.
+        """
+        for version, head in self.ends(key, expected_version):
+            if not version and (message_id is not None or not drafts):
+                return False
+            if version and drafts and (known := self.backend.find(key, [draft.message_id for draft in drafts])):
+                raise InvalidArgumentError(
+                    f"chat {shortened(key.chat_id)} has a message {known[0].message_id!r} already; give others new ids"
+                )
+            change = Change(datetime.now(UTC), version)
+            if message_id != head:
+                outline = self.backend.outline(key)
+                if outline is None or outline.version != version:
+                    continue
+                change = switch(outline, message_id)
+            change.drafts, change.metadata = drafts, metadata
+            change.active += len(drafts)
+            if drafts:
+                change.follows = message_id
+            elif not change.statuses and metadata is UNSET:
+                return True
+            if self.attempt(key, change, expected_version):
+                return True
+        raise AssertionError
+
+    def untouched(self, owner: OwnerKey, before: datetime) -> Iterator[tuple[ChatKey, int]]:
+        """The owner's chats without a write since then, each with its version, the newest first."""
+        from uuid import UUID
+
+        place = before, UUID(int=0)
+        while page := self.backend.list_chats(owner, limit=CHATS, after=place):
+            for record in page:
+                key = chat_key(owner, record.chat_id)
+                place = record.updated_at, key.key
+                yield key, record.version
+
+    def delete_chat(self, key: ChatKey, version: int) -> int | None:
+        """Remove a chat that is at this version: how many messages it had, None if it is not."""
+        outline = self.backend.outline(key)
+        self.branches.drop(key.key)
+        try:
+            return len(outline.rows) if outline and self.backend.delete_chat(key, version) else None
+        except VersionConflictError:
+            return None
+
+    def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
+        """Remove the messages of a status that were stored before then: how many."""
+        old = {record.message_id for record in self.backend.read(key, status=status) if record.created_at < before}
+        if not old:
+            return 0
+        return len(self.delete(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]))
 
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""
@@ -235,11 +364,17 @@ class Writer:
 
     def versions(self, key: ChatKey, expected_version: int | None = None) -> Iterator[int]:
         """The chat's version, again each time that others wrote before something was done at it."""
+        for version, _ in self.ends(key, expected_version):
+            yield version
+
+    def ends(self, key: ChatKey, expected_version: int | None = None) -> Iterator[tuple[int, str | None]]:
+        """The chat's version and the last message of its active branch, again as `versions` does."""
         for _ in range(ATTEMPTS):
-            version = self.version(key)
+            record = self.backend.get_chat(key)
+            version, head = (0, None) if record is None else (record.version, record.head)
             if expected_version not in (None, version):
                 raise VersionConflictError(expected_version or 0, version)
-            yield version
+            yield version, head
         raise _busy(key)
 
     def attempt(self, key: ChatKey, change: Change, expected_version: int | None = None) -> Written | None:

@@ -147,6 +147,20 @@ def test_any_message_comes_back_equal(role: str, contents: list[Content], value:
             get_format(target).dump(made)
 
 
+def test_an_answer_to_a_request_for_approval_begins_no_turn() -> None:
+    request = Content.from_function_approval_request("af-call-1", CALL)
+    turn = [
+        Message("user", ["Add one."]),
+        Message("assistant", [CALL, request]),
+        Message("user", [request.to_function_approval_response(True)]),
+        Message("tool", [Content.from_function_result("c1", result="2")]),
+    ]
+    with open_history("memory:") as history:
+        history.add_messages("c", turn)
+        window = history.get_message_history("c", format="agent_framework", last=2)
+        assert [message.to_dict() for message in window] == [message.to_dict() for message in turn]
+
+
 def test_lone_surrogates_come_back() -> None:
     payload = FORM.dump(Message("user", ["a\ud800b"])).payload
     payload.encode()
@@ -163,7 +177,7 @@ def test_an_exception_leaves_only_that_there_was_one() -> None:
     result = Content.from_function_result("c", result="It failed.", exception="password is 1234")
     dumped = FORM.dump(Message("tool", [result]))
     assert "1234" not in dumped.payload
-    assert dumped[1:] == ("tool", "It failed.")
+    assert dumped[1:3] == ("tool", "It failed.")
     (neutral,) = FORM.to_neutral(dumped.payload)
     assert (neutral["outcome"], neutral["content"]) == ("error", "It failed.")
 
@@ -217,6 +231,19 @@ def test_seals_of_thoughts_stay_with_the_framework_and_the_words_go_on() -> None
     assert [loss.part for loss in converted.losses] == ["thinking.ciphertext", "thinking.id"]
     assert "hm" in str(converted.messages[0].content)
     assert "gAAA" not in str(converted.messages[0])
+
+
+def test_thoughts_of_others_that_led_to_calls_stand_beside_the_contents() -> None:
+    """Among them, without the seal, the framework's client for Responses would refuse the whole chat."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    thought = {"role": "assistant", "content": "Hm.", "reasoning_content": "So I add."}
+    chat = [{**thought, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}, thought]
+    converted = convert(stored(chat, "openai"), "agent_framework")
+    assert not converted.losses
+    kinds = [[content.type for content in message.contents] for message in converted.messages]
+    assert kinds == [["text", "function_call"], ["function_result"], ["text_reasoning", "text"]]
+    again = [message for _, message in neutral_messages(stored(FORM.load([FORM.dump(converted.messages[0]).payload])))]
+    assert [each["text"] for each in again[0]["thinking"]] == ["So I add."]
 
 
 def has_name(message: dict[str, Any]) -> bool:

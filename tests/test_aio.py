@@ -8,16 +8,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from random import Random
+from threading import current_thread
 
 import pytest
 from stores import ALL, Store, on
 
-from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError
-from chat_history.aio import THREADS
+from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
+from chat_history.aio import THREADS, run
 from chat_history.testing import check_chat, say
 
 NAMES = [name for name in dir(ChatHistory) if not name.startswith("_") and name != "to_async"]
-NOT_AWAITED = {"for_user", "iter_messages"}
+NOT_AWAITED = {"for_user", "iter_messages", "shared_by"}
 
 
 @contextmanager
@@ -65,6 +66,16 @@ def test_calls_do_what_those_of_the_history_do(store: Store) -> None:
 
     with store.open() as history:
         asyncio.run(use(history.to_async()))
+
+
+def test_a_function_of_several_calls_runs_on_the_same_threads() -> None:
+    def work(history: ChatHistory, chat_id: str, *, words: str) -> str:
+        history.add_message(chat_id, say("user", words))
+        assert history.get_message_count(chat_id) == 1
+        return current_thread().name
+
+    with open_history("memory:") as history:
+        assert asyncio.run(run(history.to_async(), work, "c", words="a")).startswith("chat_history")
 
 
 @on(*ALL)

@@ -327,3 +327,29 @@ def test_a_warning_is_one_plain_line_too(store: str) -> None:
     assert done.returncode == 0
     assert done.stderr.startswith("warning: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_store_is_copied_exported_and_imported(store: str, url: str) -> None:
+    copied = CliRunner().invoke(app, ["copy", store, url])
+    assert (copied.exit_code, copied.stdout) == (0, "")
+    assert "2 chats with 6 messages are in" in copied.stderr
+    for arguments in (["export", "all.jsonl", "--url", url], ["import", "all.jsonl", "--url", "again.db"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    shown = [
+        CliRunner().invoke(app, ["show", "sums", "--json", "--url", each]).stdout for each in (store, url, "again.db")
+    ]
+    assert shown[0] == shown[1] == shown[2] != ""
+    piped = CliRunner().invoke(app, ["export", "-", "--url", "again.db"])
+    assert piped.stdout == Path("all.jsonl").read_text()
+    given = CliRunner().invoke(app, ["import", "-", "--url", "third.json"], input=piped.stdout)
+    assert (given.exit_code, given.stdout) == (0, "")
+
+
+def test_an_export_overwrites_nothing_and_leaves_no_half_file(store: str, tmp_path: Path) -> None:
+    Path("mine.txt").write_text("mine")
+    for name, problem in (("mine.txt", "File exists"), ("no/where.jsonl", "No such file")):
+        result = CliRunner().invoke(app, ["export", name, "--url", store])
+        assert (result.exit_code, problem in result.stderr) == (1, True)
+    assert Path("mine.txt").read_text() == "mine"
+    result = CliRunner().invoke(app, ["import", "mine.txt", "--url", "new.db"])
+    assert (result.exit_code, "line 1" in result.stderr) == (1, True)

@@ -503,10 +503,18 @@ def test_an_owner_that_cannot_be_used_is_refused_before_the_store_is_opened() ->
     assert files() == []
 
 
+def test_migrations_are_named_beside_any_place_with_tables() -> None:
+    for place in ("chats.db", "sqlite:///chats.db", {"db_path": "chats.db", "backend": "sqlite"}):
+        with pytest.raises(ConfigError, match="'no_such_package' is not a package"):
+            open_history(place, migrations="no_such_package")
+    with pytest.raises(ConfigError, match='unknown key for json "migrations"'):
+        open_history("chats.json", migrations="no_such_package")
+
+
 def test_a_backend_that_is_open_takes_no_more_options() -> None:
     backend = SQLiteBackend(":memory:")
-    with pytest.raises(ConfigError, match="durability and timeout"):
-        open_history(backend, durability="full", timeout=3)
+    with pytest.raises(ConfigError, match="durability and migrations and timeout"):
+        open_history(backend, durability="full", timeout=3, migrations="my_app.migrations")
     with open_history(backend, user_id="ann") as history:
         assert history.user_id == "ann"
 

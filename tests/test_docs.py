@@ -1,4 +1,4 @@
-"""What README and docs say is run."""
+"""What README and docs say is run, and the examples are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+EXAMPLES = sorted((ROOT / "docs" / "examples").rglob("*.py"))
 PAGES_WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text())]
 
 
@@ -22,11 +23,21 @@ def test_every_snippet_of_a_page_runs(page: Path, tmp_path: Path, postgres_url: 
     """The blocks of a page run in order, as one program, in an empty folder."""
     program = tmp_path / "snippets.py"
     program.write_text("\n".join(BLOCK.findall(page.read_text())))
+    _run(program, tmp_path, postgres_url)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+def test_every_example_runs(example: Path, tmp_path: Path, postgres_url: str) -> None:
+    """Each is a program, run in an empty folder, offline. What it claims it asserts."""
+    _run(example, tmp_path, postgres_url)
+
+
+def _run(program: Path, folder: Path, postgres_url: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("POSTGRES_", "CHAT_HISTORY"))}
-    environment |= {"POSTGRES_URL": postgres_url, "HOME": str(tmp_path), "PYTHONWARNINGS": "error"}
+    environment |= {"POSTGRES_URL": postgres_url, "HOME": str(folder), "PYTHONWARNINGS": "error"}
     environment.pop("DATABASE_URL", None)
     ran = subprocess.run(
-        [sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, program], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
     assert ran.returncode == 0, ran.stderr
 

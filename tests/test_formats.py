@@ -8,18 +8,18 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from telling import in_order, told
 
 from chat_history import formats
 from chat_history.errors import InvalidMessageError, UnknownFormatError
 from chat_history.formats import Source, convert, get_format, neutral_messages, recognise, replayable
-from chat_history_adapters.formats.neutral import content_parts, plain_text
 
 FIRST_LINE = get_format("pydantic_ai").version().startswith("1.")
 SAMPLES = Path(__file__).parent / "data" / "messages"
@@ -29,12 +29,18 @@ TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """The first example imports the framework, and machines are busy."""
 NATIVE = {
-    "agent_framework": ["agent_framework/history"],
-    "langchain": ["langchain/messages_to_dict"],
-    "llama_index": ["llama_index/function_agent_memory"],
-    "openai": ["openai/chat_messages", "openai/chat_messages_model_dump_raw"],
-    "openai_responses": ["openai_agents/session_items", "openai_agents/to_input_list", "openai/responses_output_items"],
-    "pydantic_ai": [f"{LINE}/tools_multiturn", f"{LINE}/tools_multiturn_turn1", f"{LINE}/testmodel_three_turns"],
+    "agent_framework": ["agent_framework/history", "agent_framework/every_kind"],
+    "langchain": ["langchain/messages_to_dict", "langchain/every_kind"],
+    "llama_index": ["llama_index/function_agent_memory", "llama_index/every_kind"],
+    "openai": ["openai/chat_messages", "openai/chat_messages_model_dump_raw", "openai/every_kind"],
+    "openai_responses": [
+        *("openai_agents/session_items", "openai_agents/to_input_list", "openai_agents/every_kind"),
+        "openai/responses_output_items",
+    ],
+    "pydantic_ai": [
+        *(f"{LINE}/tools_multiturn", f"{LINE}/tools_multiturn_turn1", f"{LINE}/testmodel_three_turns"),
+        f"{LINE}/every_kind",
+    ],
 }
 """Real messages that the installed release of each format's framework wrote."""
 PACKAGES = {
@@ -45,8 +51,10 @@ PACKAGES = {
 }
 """What writes each format; dicts are written by hand."""
 EVERY_NATIVE = [(name, file) for name, files in NATIVE.items() for file in files]
-WITH_SYSTEM = {"openai/chat_messages", "langchain/messages_to_dict", f"{LINE}/tools_multiturn"} | {
-    f"{LINE}/tools_multiturn_turn1"
+WITH_SYSTEM = {"openai/chat_messages", "langchain/messages_to_dict"} | {
+    f"{LINE}/tools_multiturn",
+    f"{LINE}/tools_multiturn_turn1",
+    *(file for _, file in EVERY_NATIVE if file.endswith("every_kind")),
 }
 OTHERS = [("pydantic_ai", "pydantic_ai_v1/tools_multiturn"), ("pydantic_ai", "pydantic_ai_v2/tools_multiturn")]
 """Of one of these the installed release is not the author."""
@@ -171,7 +179,8 @@ def test_what_was_stored_is_loaded_and_stored_as_the_same_bytes(name: str, file:
 def test_a_payload_is_one_line_of_utf_8_and_the_text_fits_every_store(name: str, file: str) -> None:
     form = get_format(name)
     for message in form.load([source.payload for source in sample(name, file)]):
-        payload, role, text = form.dump(message)
+        payload, role, text, said = form.dump(message)
+        assert not said or json.loads(payload)["content"] == text
         assert "\n" not in payload
         payload.encode()
         text.encode()
@@ -333,6 +342,11 @@ def test_a_result_that_came_late_stands_with_its_call() -> None:
 CONVERSIONS = [(name, file, target) for name, file in EVERY_NATIVE + OTHERS for target in NATIVE]
 
 
+def test_every_pair_of_formats_is_converted() -> None:
+    ours = {entry.name for entry in formats._installed().values() if entry.value.startswith("chat_history_adapters.")}
+    assert {(name, target) for name, _, target in CONVERSIONS} == set(product(ours, ours))
+
+
 @pytest.mark.parametrize(("name", "file", "target"), CONVERSIONS)
 def test_a_conversion_is_the_same_every_time(name: str, file: str, target: str) -> None:
     sources = sample(name, file)
@@ -366,30 +380,6 @@ def test_a_conversion_carries_all_that_was_said_or_names_it(name: str, file: str
         texts += [each["function"]["arguments"] for each in message.get("tool_calls", ()) if each["type"] == "function"]
         for text in filter(None, texts):
             assert json.dumps(text)[1:-1] in said or message["message_id"] in lost
-
-
-def told(sources: list[Source]) -> tuple[list[Any], ...]:
-    """The words, the calls of tools and their results, each in order."""
-    words, calls, results = [], [], []
-    for _, message in replayable(sources, ""):
-        if message["role"] == "tool":
-            if not message.get("orphan"):
-                results.append((message["name"], plain_text(message["content"])))
-            continue
-        words += [part["text"] for part in content_parts(message["content"]) if part.get("text")]
-        for each in message.get("tool_calls", ()):
-            if each["type"] == "custom":
-                calls.append((each["custom"]["name"], {"input": each["custom"]["input"]}))
-            else:
-                arguments = each["function"]["arguments"] or "{}"
-                calls.append((each["function"]["name"], each.get("parsed", arguments if arguments != "{}" else {})))
-    return words, calls, results
-
-
-def in_order(wanted: list[Any], found: list[Any]) -> bool:
-    """Whether all that is wanted is found, in its order."""
-    rest = iter(found)
-    return all(each in rest for each in wanted)
 
 
 @pytest.mark.parametrize(("name", "file", "target"), CONVERSIONS)

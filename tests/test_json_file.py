@@ -41,7 +41,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 def draft(message_id: str, content: str = "Hello!", **fields: Any) -> Draft:
     payload = json.dumps({"role": "user", "content": content}, ensure_ascii=False)
-    given = {"payload": payload, "text": content, "created_at": NOW, **fields}
+    given = {"payload": payload, "text": content, "created_at": NOW, "said": not fields, **fields}
     digest = blake2b(given["payload"].encode(), digest_size=16).digest()
     return Draft(message_id, "user", "openai", "", digest=digest, **given)
 
@@ -196,7 +196,7 @@ class TestLayout:
         assert texts(backend) == ["PUBLIC", "SECRET-2"]
         backend.delete_chat(chat_key(ANN, "other"))
         assert "SECRET-3" not in path.read_text()
-        assert backend.clear(ANN) == 1
+        assert backend.clear(ANN).chats == 1
         assert "SECRET" not in path.read_text()
 
     def test_lines_that_a_later_one_replaced_are_cleared_away(
@@ -812,7 +812,7 @@ assert ids(backend) == ["m-0", "m-1"]
         before = path.read_bytes()
         lines = [draft(f"n-{n}", "x" * 100_000) for n in range(30)]
         with pytest.raises(UnicodeEncodeError):
-            append(backend, *lines, lines[0]._replace(message_id="bad", text="\ud800"))
+            append(backend, *lines, lines[0]._replace(message_id="bad", text="\ud800", said=False))
         assert path.read_bytes() == before
         assert ids(backend) == ["m-0"]
 

@@ -156,6 +156,38 @@ def test_a_step_that_fails_leaves_nothing_of_itself(database: Database, package:
     assert database.tables() == {"chats", "messages", "schema_migrations", "orders"}
 
 
+ASYNC_STEP = """
+VERSION = "001"
+
+async def up(conn, *, dialect):
+    await conn.execute("CREATE TABLE orders (id INTEGER)")
+    await conn.execute("INSERT INTO orders VALUES (7)")
+    cursor = await conn.execute("SELECT id FROM orders")
+    rows = await cursor.fetchall()
+    assert rows[0][0] == 7 and cursor.description[0][0] == "id"
+
+async def down(conn, *, dialect):
+    await conn.execute("DROP TABLE orders")
+"""
+
+
+def test_a_step_may_be_async_and_await_its_connection(database: Database, package: Callable[..., str]) -> None:
+    name = package(v001_orders=ASYNC_STEP)
+    database.migrate(name)
+    assert database.versions() == ["001", "ext:001"]
+    assert database.rows("SELECT id FROM orders") == [(7,)]
+    assert database.undo(name) == "ext:001"
+    assert "orders" not in database.tables()
+
+
+def test_a_step_that_awaits_something_else_is_refused(database: Database, package: Callable[..., str]) -> None:
+    waiting = ASYNC_STEP.replace("    cursor =", "    import asyncio\n    await asyncio.sleep(0)\n    cursor =")
+    with pytest.raises(ConfigError, match="v001_orders awaits something else"):
+        database.migrate(package(v001_orders=waiting))
+    assert database.versions() == ["001"]
+    assert "orders" not in database.tables()
+
+
 @pytest.mark.parametrize("ending", ["conn.commit()", "conn.execute('COMMIT')"])
 def test_a_step_may_not_end_the_transaction(database: Database, package: Callable[..., str], ending: str) -> None:
     text = STEP.format(version=1, table="orders").replace("\n\ndef down", f"\n    {ending}\n\ndef down")

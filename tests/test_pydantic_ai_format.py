@@ -224,7 +224,7 @@ def test_the_round_trips_have_every_part_kind_of_the_installed_release() -> None
 @patiently
 @given(REQUEST | RESPONSE)
 def test_a_message_of_any_parts_is_stored_and_loaded_and_stored_the_same(message: Any) -> None:
-    payload, _, text = FORM.dump(message)
+    payload, _, text = FORM.dump(message)[:3]
     assert "\n" not in payload
     assert "\0" not in text
     (once,) = FORM.load([payload])
@@ -361,17 +361,17 @@ def test_role_and_text(message: Any, role: str, text: str) -> None:
 def test_role_and_text_of_a_retry() -> None:
     for tool, role in (("t", "tool"), (None, "user")):
         message = ModelRequest(parts=[m.RetryPromptPart("again", tool_name=tool, tool_call_id="1")])
-        assert FORM.dump(message)[1:] == (role, "again")
-        assert FORM.dump(loaded([message])[0])[1:] == (role, "again")
+        assert FORM.dump(message)[1:3] == (role, "again")
+        assert FORM.dump(loaded([message])[0])[1:3] == (role, "again")
 
 
 @needs_2
 def test_role_and_text_of_what_2_adds() -> None:
     feedback = m.RetryFeedbackPart("Shorter.", retry=m.RetryInfo(cause="model_retry"))
-    assert FORM.dump(ModelRequest(parts=[feedback]))[1:] == ("user", "Shorter.")
+    assert FORM.dump(ModelRequest(parts=[feedback]))[1:3] == ("user", "Shorter.")
     spoken = m.SpeechPart(speaker="user", transcript="Hello?")
-    assert FORM.dump(ModelRequest(parts=[spoken]))[1:] == ("user", "Hello?")
-    assert FORM.dump(ModelResponse(parts=[replace(spoken, speaker="assistant")]))[1:] == ("assistant", "Hello?")
+    assert FORM.dump(ModelRequest(parts=[spoken]))[1:3] == ("user", "Hello?")
+    assert FORM.dump(ModelResponse(parts=[replace(spoken, speaker="assistant")]))[1:3] == ("assistant", "Hello?")
 
 
 # ---- what an agent changes in messages that it was given is not seen; what a person changes is

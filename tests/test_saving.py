@@ -28,6 +28,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.test import TestModel
 
 from chat_history import ChatHistory, ChatHistoryWarning, DamagedStoreError, MessageStatus, VersionConflictError
 from chat_history.backends.base import Change, Draft, chat_key, owner_key
@@ -561,3 +562,35 @@ def test_a_payload_that_somebody_spoilt_is_named_and_hides_no_other(tmp_path: Pa
         assert history.get_chat_history("c", last=1) == [say("user", "whole")]
         assert history.delete_message("c", history.get_messages("c")[1].message_id)
         assert len(history.get_message_history("c")) == 2
+
+
+def test_half_a_surrogate_pair_in_a_dict_does_not_keep_an_agent_from_going_on() -> None:
+    with ChatHistory(SQLiteBackend(":memory:")) as history:
+        dicts = [{"role": "user", "content": "a\ud800b"}, {"role": "assistant", "content": "\u00e9\U0001f600"}]
+        history.add_messages("c", dicts)
+        messages = history.get_message_history("c")
+        assert messages[0].parts[0].content == "a\ufffdb"
+        result = Agent(TestModel()).run_sync("Hi", message_history=messages)
+        assert len(history.save_messages("c", result.all_messages())) == 2
+        assert history.get_chat_history("c")[:2] == dicts
+
+
+@pytest.mark.parametrize("format", [None, "openai_responses"])
+def test_a_dict_that_somebody_spoilt_is_named_and_can_be_replaced_or_deleted(
+    tmp_path: Path, format: str | None
+) -> None:
+    path = tmp_path / "c.db"
+    with ChatHistory(SQLiteBackend(path)) as history:
+        history.add_messages("c", [say("user", text) for text in "abc"], format=format)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE messages SET payload = '{\"role\": ' WHERE position > 0")
+    connection.close()
+    with ChatHistory(SQLiteBackend(path)) as history:
+        for call in (history.get_chat_history, history.get_message_history):
+            with pytest.raises(DamagedStoreError, match="message 1 of chat 'c' is damaged"):
+                call("c")
+        assert [message.text for message in history.get_messages("c")] == ["a", "", ""]
+        second, third = history.get_messages("c", limit=2)
+        history.replace_message("c", second.message_id, say("user", "x"))
+        assert history.delete_message("c", third.message_id)
+        assert [message["content"] for message in history.get_chat_history("c")] == ["a", "x"]

@@ -273,6 +273,19 @@ def test_text_that_a_reader_keeps_in_the_log_is_said_to_be_there(path: Path) -> 
         assert b"Hello!" not in on_disk(path)
 
 
+def test_two_that_delete_at_once_wait_for_each_other(path: Path) -> None:
+    # SQLite itself refuses to empty the log while another connection does, and at once, whatever the timeout.
+    def delete(history: ChatHistory) -> None:
+        while history.delete_last_message("c"):
+            pass
+
+    with opened(path) as one, opened(path) as other, ThreadPoolExecutor(8) as pool:
+        one.add_messages("c", [HELLO] * 60)
+        list(pool.map(delete, [one, other] * 4))
+        assert one.get_message_count("c") == 0
+        assert b"Hello!" not in on_disk(path)
+
+
 # ---- threads and forks
 
 

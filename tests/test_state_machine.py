@@ -109,6 +109,26 @@ class Model:
         kept = agreeing(given, self.messages(active))
         return self.displace(self.of("archived") + active[:kept], given[kept:])
 
+    def way(self, position: int | None) -> list[int]:
+        """The positions from the root to this one."""
+        way: list[int] = []
+        while position is not None:
+            way.insert(0, position)
+            position = self.rows[position].parent
+        return way
+
+    def switch(self, position: int | None) -> None:
+        way = self.way(position)
+        for each, row in self.rows.items():
+            if each not in way:
+                row.status = "superseded"
+            elif row.status == "superseded":
+                row.status = "active"
+
+    def heads(self) -> list[int]:
+        followed = {row.parent for row in self.rows.values()}
+        return [each for each in sorted(self.rows) if each not in followed or each in self.branch()[-1:]]
+
     def delete(self, positions: list[int]) -> None:
         for position in positions:
             gone = self.rows.pop(position)
@@ -402,6 +422,88 @@ class Machine(RuleBasedStateMachine):
             row.message = new
         self.wrote(owner, chat)
         self.check(history, owner, chat)
+
+    @rule(
+        opening=st.integers(0, 1),
+        owner=owners,
+        chat=chats,
+        which=st.integers(-1, 9),
+        what=st.sampled_from(["switch", "switch", "switch", "fork", "delete", "purge"]),
+        messages=some,
+        metadata=st.sampled_from([None, None, {"s": 1}]),
+    )
+    def branch(
+        self,
+        opening: int,
+        owner: tuple[str, str],
+        chat: str,
+        which: int,
+        what: str,
+        messages: list[Message],
+        metadata: dict[str, Any] | None,
+    ) -> None:
+        """Switch to, fork at or delete from a message of any branch."""
+        history = self.view(opening, owner)
+        model = self.models.get((owner, chat))
+        if model is None:
+            assert history.list_branches(chat) == []
+            return
+        position = sorted(model.rows)[which % len(model.rows)] if which >= 0 and model.rows else None
+        message_id = model.rows[position].message_id if position is not None else None
+        before = repr(model)
+        if what == "switch":
+            model.switch(position)
+            if metadata is None:
+                history.switch_branch(chat, message_id, messages=messages)
+            else:
+                model.metadata = metadata
+                history.switch_branch(chat, message_id, messages=messages, chat_metadata=metadata)
+            written = history.get_messages(chat, limit=len(messages)) if messages else ()
+            model.append(messages, [message.message_id for message in written], {})
+        elif what == "fork":
+            self.fork(opening, owner, chat, position, message_id)
+        elif what == "purge":
+            gone = model.of("superseded")
+            assert history.delete_superseded(chat) == len(gone)
+            model.delete(gone)
+        elif message_id is not None:
+            gone = []
+            at = position
+            while at is not None and model.rows[at].status == "superseded":
+                if [each for each, row in model.rows.items() if row.parent == at] != gone[-1:]:
+                    break
+                gone.append(at)
+                at = model.rows[at].parent
+            assert history.delete_branch(chat, message_id) == len(gone)
+            model.delete(gone)
+        if repr(model) != before or (what == "switch" and metadata is not None):
+            self.wrote(owner, chat)
+        active = model.branch()
+        assert [(each.head, each.message_count, each.active) for each in history.list_branches(chat)] == [
+            (model.rows[head].message_id, len(model.way(head)), head in active[-1:]) for head in model.heads()
+        ]
+        self.check(history, owner, chat)
+
+    def fork(
+        self, opening: int, owner: tuple[str, str], chat: str, position: int | None, message_id: str | None
+    ) -> None:
+        history = self.view(opening, owner)
+        model = self.models[owner, chat]
+        other = "d" if chat == "c" else "c"
+        if (owner, other) in self.models:
+            with pytest.raises(ChatExistsError):
+                history.fork_chat(chat, at=message_id, new_chat_id=other)
+            return
+        history.fork_chat(chat, at=message_id, new_chat_id=other)
+        copy = Model(title=model.title, metadata=model.metadata)
+        for each in model.way((model.branch() or [None])[-1] if position is None else position):
+            row = model.rows[each]
+            copy.append([row.message], [row.message_id], row.metadata)
+            if row.status == "archived":
+                copy.rows[copy.positions - 1].status = "archived"
+        self.models[owner, other] = copy
+        self.wrote(owner, other)
+        self.check(history, owner, other)
 
     @rule(
         opening=st.integers(0, 1),

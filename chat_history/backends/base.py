@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+from chat_history.errors import ConfigError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -24,6 +26,7 @@ __all__ = [
     "Change",
     "ChatKey",
     "ChatRecord",
+    "Cleared",
     "Draft",
     "Outline",
     "OutlineRow",
@@ -105,6 +108,8 @@ class Draft(NamedTuple):
     created_at: datetime
     metadata: str | None = None
     """JSON of an object, or None where there is none."""
+    said: bool = False
+    """Whether the text is the "content" of the payload, so that it need not be kept beside it."""
 
 
 class Record(NamedTuple):
@@ -175,6 +180,13 @@ class Written(NamedTuple):
     parent: str | None
 
 
+class Cleared(NamedTuple):
+    """How much was removed: messages of every status are counted."""
+
+    chats: int
+    messages: int
+
+
 @dataclass(slots=True)
 class Change:
     """One atomic write to one chat. All of it happens, or none; `VersionConflictError` if none for its version.
@@ -236,6 +248,11 @@ class Backend(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: a path, or a URL without its password."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `open_history` opens this store from again: plain JSON, no secrets. `ConfigError` if nothing does."""
+        raise ConfigError(f"a {type(self).__name__} does not say from which settings it can be opened again")
 
     @abstractmethod
     def write(self, chat: ChatKey, change: Change) -> Written:
@@ -306,12 +323,19 @@ class Backend(ABC):
         """All chat ids of an owner, in order of (created_at, key)."""
 
     @abstractmethod
-    def delete_chat(self, chat: ChatKey) -> bool:
-        """Remove a chat and all of its messages from the disk; False if there is no such chat."""
+    def owners(self) -> list[OwnerKey]:
+        """Everybody who has a chat, in order of (tenant_id, user_id)."""
 
     @abstractmethod
-    def clear(self, owner: OwnerKey) -> int:
-        """Remove all chats of an owner from the disk; how many there were."""
+    def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
+        """Remove a chat and all of its messages from the disk; False if there is no such chat.
+
+        expected_version: `VersionConflictError` if the chat is at another one; 0 is that of a chat that is not there.
+        """
+
+    @abstractmethod
+    def clear(self, owner: OwnerKey) -> Cleared:
+        """Remove all chats of an owner from the disk; how much there was."""
 
     @abstractmethod
     def close(self) -> None:

@@ -22,6 +22,7 @@ from .base import (
     Change,
     ChatKey,
     ChatRecord,
+    Cleared,
     Draft,
     Outline,
     OwnerKey,
@@ -29,6 +30,7 @@ from .base import (
     Record,
     Written,
     first_version,
+    owner_key,
 )
 from .json_index import Chat, Index
 from .json_lines import Message, chat_line, draft_lines, head_of, message_line, stamp
@@ -91,11 +93,16 @@ class JSONBackend(Backend):
             raise ConfigError(f"{given!r} is not the path of a file")
         # A link stays a link: what is replaced is the file that it leads to.
         self._path = os.path.realpath(given)
+        self._options = {"durability": durability, "timeout": timeout}
         self._file = SharedFile(self._path, durable=durability == "full", timeout=min(timeout, threading.TIMEOUT_MAX))
 
     @property
     def location(self) -> str:
         return self._path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"backend": self.name, "storage_path": self._path, **self._options}
 
     @_plainly
     def close(self) -> None:
@@ -118,17 +125,19 @@ class JSONBackend(Backend):
         position = 0 if known is None else known.next_position()
         last = None if known is None else known.head_id()
         parent = last if change.follows is UNSET else change.follows
+        if _is_plain(change) and index.dead <= max(_WASTE, index.end // 2):
+            self._file.append_one(index, head, drafts[0], position, parent)
+            return Written(version, position, parent)
         lines: Iterable[str] = draft_lines(head, drafts, position, parent)
-        if not _is_plain(change):
-            opening = chat_line(
-                head,
-                _changed(chat.chat_id, known, change, version),
-                position + len(drafts),
-                statuses=change.statuses,
-                parents=change.parents,
-                messages=len(drafts),
-            )
-            lines = chain((opening,), lines)
+        opening = chat_line(
+            head,
+            _changed(chat.chat_id, known, change, version),
+            position + len(drafts),
+            statuses=change.statuses,
+            parents=change.parents,
+            messages=len(drafts),
+        )
+        lines = chain((opening,), lines)
         if change.deletions or change.replacements or index.dead > max(_WASTE, index.end // 2):
             gone = set(index.rows(known, change.deletions))
             edits = {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
@@ -138,9 +147,12 @@ class JSONBackend(Backend):
         return Written(version, position, parent) if drafts else Written(version, 0, None)
 
     @_plainly
-    def delete_chat(self, chat: ChatKey) -> bool:
+    def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
         def delete(index: Index) -> bool:
             known = index.chats.get(_head(chat))
+            actual = 0 if known is None else known.version
+            if expected_version not in (None, actual):
+                raise VersionConflictError(expected_version or 0, actual)
             if known is not None:
                 self._delete(index, [known])
             return known is not None
@@ -148,12 +160,13 @@ class JSONBackend(Backend):
         return self._file.write(delete)
 
     @_plainly
-    def clear(self, owner: OwnerKey) -> int:
-        def clear(index: Index) -> int:
+    def clear(self, owner: OwnerKey) -> Cleared:
+        def clear(index: Index) -> Cleared:
             chats = index.owners.get((owner.tenant_id, owner.user_id), [])
+            cleared = Cleared(len(chats), sum(len(chat.rows) for chat in chats))
             if chats:
                 self._delete(index, chats)
-            return len(chats)
+            return cleared
 
         return self._file.write(clear)
 
@@ -267,6 +280,12 @@ class JSONBackend(Backend):
         with self._file.indexing:
             chats = index.owners.get((owner.tenant_id, owner.user_id), [])
             return [chat.chat_id for chat in sorted(chats, key=lambda chat: (chat.created_at, chat.key()))]
+
+    @_plainly
+    def owners(self) -> list[OwnerKey]:
+        index = self._file.caught_up()
+        with self._file.indexing:
+            return [owner_key(*names) for names in sorted(names for names, chats in index.owners.items() if chats)]
 
 
 def _head(chat: ChatKey) -> bytes:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chat_history.errors import DamagedStoreError
 
-from .base import ChatRecord, OutlineRow, PayloadRow, chat_key, first_version, owner_key
+from .base import ChatRecord, Draft, OutlineRow, PayloadRow, chat_key, first_version, owner_key
 from .json_disk import File
 from .json_lines import CLOSING, METADATA, OPENING, PAYLOAD, Message, head_of, kind_of, split
 
@@ -274,6 +274,37 @@ class Index:
         if at:
             self.end = base + at - len(",\n")
         return at
+
+    def enter(self, head: str, draft: Draft, position: int, created_at: str, size: int, payload: int) -> None:
+        """Index one message that is about to be appended, whose line of that size is not looked at any more."""
+        key = head.encode()
+        chat = self.chats.get(key)
+        time = created_at.encode()
+        if chat is None:
+            chat = self._begin(key)
+            chat.created_at = chat.updated_at = time
+            chat.version = first_version(draft.created_at) - 1
+        message_id = draft.message_id.encode()
+        row = len(self.offset)
+        begin = self.end + len(self.separator)
+        chat.least = position + 1
+        chat.rows.append(row)
+        self.offset.append(begin)
+        self.length.append(size)
+        self.payload.append(payload)
+        self.position.append(position)
+        kind = kind_of(draft.role, draft.format).encode()
+        code = self._codes.get(kind)
+        self.kind.append(self._kind(kind) if code is None else code)
+        self.status.append(_ACTIVE)
+        if chat.ids is not None:
+            chat.ids[message_id] = row
+        chat.version += 1
+        chat.count += 1
+        chat.head = message_id
+        if time > chat.updated_at:
+            chat.updated_at = time
+        self.end = begin + size
 
     def _odd(self, line: bytes, offset: int) -> tuple[bytes, int, bytes, bytes | None, bytes, bytes, int] | None:
         """What `add` needs of a message's line that the pattern does not match; None for a chat's line."""

@@ -10,7 +10,6 @@ from json.encoder import encode_basestring as quoted
 from typing import Any, Final, NamedTuple
 
 from .base import ChatRecord, Draft
-from .texts import kept_text
 
 __all__ = [
     "CLOSING",
@@ -20,6 +19,7 @@ __all__ = [
     "Message",
     "chat_line",
     "document_lines",
+    "draft_header",
     "draft_lines",
     "head_of",
     "is_record",
@@ -46,6 +46,7 @@ def stamp(time: datetime) -> str:
     return time.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+@lru_cache(maxsize=1024)
 def head_of(tenant_id: str, user_id: str, chat_id: str) -> str:
     """How every line about a chat begins."""
     tenant = f', "tenant": {quoted(tenant_id)}' if tenant_id else ""
@@ -105,7 +106,7 @@ class Message(NamedTuple):
             format=draft.format,
             format_version=draft.format_version,
             payload=draft.payload,
-            text=draft.text,
+            text=None if draft.said else draft.text,
             metadata=draft.metadata,
             digest=draft.digest.hex(),
         )
@@ -118,26 +119,31 @@ def message_line(head: str, message: Message) -> str:
     )
     place = "" if status == "active" else f', "status": {quoted(status)}'
     rest = "".join(f", {quoted(key)}: {json.dumps(more[key], separators=(',', ':'))}" for key in more)
-    rest += _said(role, payload, text, metadata)
-    return _line(
-        head, position, message_id, parent, place, created_at, digest, kind_of(role, form, version), rest, payload
-    )
+    rest += _said(text, metadata)
+    header = _header(head, position, message_id, parent, place, created_at, digest, kind_of(role, form, version), rest)
+    return f"{header}{payload}}}"
 
 
 def draft_lines(head: str, drafts: Iterable[Draft], position: int, parent: str | None) -> Iterator[str]:
     """The lines of the messages that drafts become."""
     time = created_at = None
-    for message_id, role, form, version, payload, text, digest, created, metadata in drafts:
-        if created is not time:
-            time, created_at = created, stamp(created)
-        kind = kind_of(role, form, version)
-        rest = _said(role, payload, text, metadata)
-        yield _line(head, position, message_id, parent, "", created_at, digest.hex(), kind, rest, payload)
+    for draft in drafts:
+        if draft.created_at is not time:
+            time = draft.created_at
+            created_at = stamp(time)
+        yield f"{draft_header(head, draft, position, parent, created_at)}{draft.payload}}}"
         position += 1
-        parent = message_id
+        parent = draft.message_id
 
 
-def _line(
+def draft_header(head: str, draft: Draft, position: int, parent: str | None, created_at: str | None) -> str:
+    """What stands before the payload in the line of the message that a draft becomes."""
+    message_id, role, form, version, _, text, digest, _, metadata, said = draft
+    rest = "" if said and metadata is None else _said(None if said else text, metadata)
+    return _header(head, position, message_id, parent, "", created_at, digest.hex(), kind_of(role, form, version), rest)
+
+
+def _header(
     head: str,
     position: int,
     message_id: str,
@@ -147,18 +153,16 @@ def _line(
     digest: str,
     kind: str,
     rest: str,
-    payload: str,
 ) -> str:
     follows = "" if parent is None else f', "parent": {quoted(parent)}'
     return (
         f'{head}, "position": {position}, "id": {quoted(message_id)}{follows}{place}, "created_at": "{created_at}", '
-        f'"digest": "{digest}", {kind}{rest}, "payload": {payload}}}'
+        f'"digest": "{digest}", {kind}{rest}, "payload": '
     )
 
 
-def _said(role: str, payload: str, text: str | None, metadata: str | None) -> str:
-    kept = None if text is None else kept_text(text, role, payload)
-    said = "" if kept is None else f', "text": {quoted(kept)}'
+def _said(text: str | None, metadata: str | None) -> str:
+    said = "" if text is None else f', "text": {quoted(text)}'
     if metadata is None:
         return said
     # The payload is found by the first key of that name, so there must be none in the metadata.

@@ -13,7 +13,6 @@ frees the row at once, and is acknowledged when a second commit, which does wait
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,110 +30,36 @@ from chat_history.errors import ConfigError, StoreUnavailableError, VersionConfl
 from chat_history.migrations.runner import migrate
 
 from .base import (
-    UNSET,
     Backend,
     Change,
     ChatKey,
     ChatRecord,
-    Draft,
+    Cleared,
     Outline,
     OwnerKey,
     PayloadRow,
     Record,
     Written,
     first_version,
+    owner_key,
 )
 from .joining import Joining
-from .postgres_connections import Connection, Connections, cursor_of
-from .texts import kept_text, spoken_text
+from .postgres_changes import (
+    COLUMNS,
+    change_statement,
+    copied,
+    is_long,
+    merely_appends,
+    parameters_of,
+    what_was_written,
+    written_at,
+)
+from .postgres_connections import Connections
+from .postgres_wire import Connection, ask
+from .texts import spoken_text
 
 __all__ = ["PostgresBackend"]
 
-# ---- a change: WITH chat AS (...), and what else there is of it, and the end
-
-SET = """
-    version = c.version + %(writes)s,
-    next_position = c.next_position + %(count)s,
-    message_count = c.message_count + %(active)s,
-    head_before = c.head,
-    head = CASE WHEN %(set_head)s THEN %(head)s ELSE c.head END,
-    updated_at = GREATEST(c.updated_at, %(now)s),
-    title = COALESCE(%(title)s, c.title),
-    shared = COALESCE(%(shared)s::boolean, c.shared),
-    metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END
-"""
-RETURNING = "RETURNING c.version, c.next_position - %(count)s AS position, c.head_before AS head"
-WITH_CHAT_OF_ANY_VERSION = """
-WITH chat AS (
-    INSERT INTO {schema}chats AS c (chat_key, owner_key, version, next_position, message_count, head, created_at,
-        updated_at, shared, tenant_id, user_id, chat_id, title, metadata)
-    VALUES (%(key)s, %(owner)s, %(first)s, %(count)s, %(active)s, %(head)s, %(now)s,
-        %(now)s, COALESCE(%(shared)s::boolean, false), %(tenant)s, %(user)s, %(chat)s, COALESCE(%(title)s, ''),
-        %(metadata)s)
-    ON CONFLICT (chat_key) DO UPDATE SET {set} WHERE %(expected)s::bigint IS NULL
-    {returning}
-)"""
-# The same with less to send, for what is done most.
-WITH_CHAT_APPENDED = """
-WITH chat AS (
-    INSERT INTO {schema}chats AS c (chat_key, owner_key, version, next_position, message_count, head, created_at,
-        updated_at, shared, tenant_id, user_id, chat_id, title)
-    VALUES (%(key)s, %(owner)s, %(first)s, %(count)s, %(active)s, %(head)s, %(now)s,
-        %(now)s, false, %(tenant)s, %(user)s, %(chat)s, '')
-    ON CONFLICT (chat_key) DO UPDATE SET
-        version = c.version + %(writes)s,
-        next_position = c.next_position + excluded.next_position,
-        message_count = c.message_count + excluded.message_count,
-        head_before = c.head,
-        head = excluded.head,
-        updated_at = GREATEST(c.updated_at, excluded.updated_at)
-    {returning}
-)"""
-WITH_CHAT_OF_VERSION = """
-WITH chat AS (
-    UPDATE {schema}chats AS c SET {set} WHERE c.chat_key = %(key)s AND c.version = %(expected)s
-    {returning}
-)"""
-COLUMNS = (
-    "chat_key, position, message_id, parent, status, role, format, format_version, digest, created_at, metadata, "
-    "text, payload"
-)
-ADD_ONE = """, added AS (
-    INSERT INTO {schema}messages ({columns})
-    SELECT %(key)s, chat.position, %(head)s, {parent}, 'active', %(role)s, %(format)s, %(format_version)s, %(digest)s,
-        %(created_at)s, %(draft_metadata)s, %(text)s, %(payload)s
-    FROM chat
-)"""
-# Several come as one JSON text, which costs less than an array for each column.
-ADD_SEVERAL = """, added AS (
-    INSERT INTO {schema}messages ({columns})
-    SELECT %(key)s, chat.position + d.n, d.i, CASE WHEN d.n = 0 THEN {parent} ELSE d.b END, 'active', d.r, d.f, d.v,
-        decode(d.d, 'hex'), d.a, d.m, d.t, d.p
-    FROM chat, json_to_recordset(%(drafts)s::json) AS d(n bigint, i text, b text, r text, f text, v text, d text,
-        a timestamptz, m text, t text, p text)
-)"""
-ALTER = """, altered AS (
-    UPDATE {schema}messages AS m SET
-        status = COALESCE(a.s, m.status),
-        parent = CASE WHEN a.b THEN a.c ELSE m.parent END,
-        role = COALESCE(a.r, m.role),
-        format = COALESCE(a.f, m.format),
-        format_version = COALESCE(a.v, m.format_version),
-        digest = COALESCE(decode(a.d, 'hex'), m.digest),
-        metadata = CASE WHEN a.p IS NULL THEN m.metadata ELSE a.m END,
-        text = CASE WHEN a.p IS NULL THEN m.text ELSE a.t END,
-        payload = COALESCE(a.p, m.payload)
-    FROM chat, json_to_recordset(%(alterations)s::json) AS a(n bigint, s text, b boolean, c text, r text, f text,
-        v text, d text, m text, t text, p text)
-    WHERE m.chat_key = %(key)s AND m.position = a.n
-)"""
-DELETE = """, deleted AS (
-    DELETE FROM {schema}messages AS m USING chat WHERE m.chat_key = %(key)s AND m.position = ANY(%(deletions)s)
-)"""
-END = {
-    True: "\nSELECT version, position, head FROM chat",
-    False: "\nSELECT version, position, head, set_config('synchronous_commit', 'off', true) FROM chat",
-}
 COPY = "COPY {schema}messages ({columns}) FROM STDIN"
 
 RELAX = "SELECT set_config('synchronous_commit', 'off', true)"
@@ -195,24 +120,43 @@ LIST_AFTER = (
     CHAT + "WHERE owner_key = %s AND (updated_at, chat_key) < (%s, %s) ORDER BY updated_at DESC, chat_key DESC LIMIT %s"
 )
 LIST_BEFORE = CHAT + "WHERE owner_key = %s AND (updated_at, chat_key) > (%s, %s) ORDER BY updated_at, chat_key LIMIT %s"
+OWNERS = 'SELECT DISTINCT tenant_id COLLATE "C", user_id COLLATE "C" FROM {schema}chats ORDER BY 1, 2'
 CHAT_IDS = "SELECT chat_id FROM {schema}chats WHERE owner_key = %s ORDER BY created_at, chat_key"
 
 # The chat's row first, which keeps others from adding to it, and in a statement of its own, so that the next one sees
 # what they added before.
-DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = %s RETURNING chat_key"
-DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = %s RETURNING chat_key"
-DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY(%s)"
+DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
+DELETE_CHAT_OF_VERSION = "DELETE FROM {schema}chats WHERE chat_key = $1 AND version = $2 RETURNING chat_key"
+DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = $1 RETURNING chat_key"
+DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
 
 LARGEST = 2**63 - 1
 MOST = 2**61
 """Larger than any position or number of messages, and still a bigint when doubled."""
-SEVERAL = 100
-SEVERAL_CHARACTERS = 1_000_000
-"""More drafts, or longer ones, are copied instead of sent as one JSON text."""
 SUSPICION = 50
 """For how many appends a chat is thought to be written to by other processes after one was seen to."""
 REMEMBERED = 4096
-"""Chats whose end is remembered, to see whether other processes write to them."""
+"""Chats that something is remembered of."""
+
+
+class _KnownChat:
+    """A chat that was written to: its parameters, and whether other processes seem to write to it too."""
+
+    __slots__ = ("_end", "parameters", "suspicion")
+
+    def __init__(self, chat: ChatKey) -> None:
+        self.parameters = parameters_of(chat)
+        self.suspicion = 0
+        """For how many appends others are still thought to write to it."""
+        self._end: int | None = None
+
+    def saw(self, position: int, count: int) -> None:
+        """So many messages were stored at this position."""
+        if self._end in (None, position):
+            self.suspicion = max(self.suspicion - 1, 0)
+        else:
+            self.suspicion = SUSPICION
+        self._end = position + count
 
 
 class PostgresBackend(Backend):
@@ -240,13 +184,21 @@ class PostgresBackend(Backend):
         prepare: bool = True,
         migrations: str | None = None,
     ) -> None:
+        self._options = {
+            "schema": schema,
+            "min_connections": min_connections,
+            "max_connections": max_connections,
+            "timeout": timeout,
+            "durability": durability,
+            "prepare": prepare,
+            "migrations": migrations,
+        }
         quoted = None if schema is None else _quoted(schema)
         self._prefix = "" if quoted is None else f"{quoted}."
         self._is_full = durability == "full"
         self._may_flush: bool | None = None
         self._joining: Joining[Change, Written] = Joining()
-        self._ends: dict[UUID, tuple[int, int]] = {}
-        """Of chats written to: the next position, and for how many appends others are still thought to write too."""
+        self._known: dict[UUID, _KnownChat] = {}
         self._connections = Connections(
             conninfo, pool=pool, least=min_connections, most=max_connections, timeout=timeout, prepare=prepare
         )
@@ -262,6 +214,10 @@ class PostgresBackend(Backend):
     def location(self) -> str:
         return self._connections.location
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"backend": self.name, "url": self._connections.url, **self._options}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
 
@@ -271,7 +227,7 @@ class PostgresBackend(Backend):
     # ---- writing
 
     def write(self, chat: ChatKey, change: Change) -> Written:
-        if not _merely_appends(change):
+        if not merely_appends(change):
             return self._apply(chat, [change])[0]
         return self._joining.do(
             chat.key,
@@ -287,71 +243,53 @@ class PostgresBackend(Backend):
         """
         change = changes[0]
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
-        is_long = _is_long(drafts)
-        end, suspicion = self._ends.get(chat.key, (None, 0))
-        frees_row = self._is_full and not is_long and suspicion > 0 and self._can_flush()
-        parameters = _parameters(chat, changes, drafts, is_long)
-        statement = _change_statement(
-            self._prefix,
-            _chat_part(change),
-            change.follows is UNSET,
-            0 if is_long else min(len(drafts), 2),
-            "alterations" in parameters,
-            "deletions" in parameters,
-            self._is_full and not frees_row,
+        copies = is_long(drafts)
+        known = self._known.get(chat.key) or self._know(chat)
+        frees_row = self._is_full and not copies and known.suspicion > 0 and self._can_flush()
+        statement, parameters = change_statement(
+            self._prefix, known.parameters, changes, drafts, copies=copies, waits=self._is_full and not frees_row
         )
 
         def work(connection: Connection) -> list[Written]:
-            if is_long:
+            if copies:
                 with connection.transaction():
-                    row = cursor_of(connection).execute(statement, parameters).fetchone()
-                    if row is not None:
-                        _, position, head = row[:3]
-                        self._copy(
-                            connection, chat, position, head if change.follows is UNSET else change.follows, drafts
-                        )
+                    written = what_was_written(changes, ask(connection, statement, parameters))
+                    if written:
+                        with psycopg.Cursor(connection).copy(self._sql(COPY)) as rows:
+                            for block in copied(chat, written[0].position, written[0].parent, drafts):
+                                rows.write(block)
             else:
-                row = cursor_of(connection).execute(statement, parameters).fetchone()
-            if row is None:
-                actual = cursor_of(connection).execute(self._sql(GET_VERSION), [chat.key]).fetchone()
-                raise VersionConflictError(change.expected_version or 0, actual[0] if actual else 0)
+                written = what_was_written(changes, ask(connection, statement, parameters))
+            if not written:
+                raise VersionConflictError(change.expected_version or 0, self._version(connection, chat)[0])
             if frees_row:
-                cursor_of(connection).execute(FLUSH)
-            return _written(changes, row)
+                ask(connection, FLUSH)
+            return written
 
         def settle(connection: Connection) -> list[Written] | None:
-            written = self._settle(connection, chat, changes, drafts)
+            written = self._settle(connection, chat, changes)
             if written and self._can_flush():
-                cursor_of(connection).execute(FLUSH)
+                ask(connection, FLUSH)
             return written
 
         written = self._connections.run(work, settle, was_lost=unsure)
         if drafts:
-            position = written[0].position
-            if len(self._ends) > REMEMBERED:
-                self._ends.clear()
-            suspicion = max(suspicion - 1, 0) if end in (None, position) else SUSPICION
-            self._ends[chat.key] = position + len(drafts), suspicion
+            known.saw(written[0].position, len(drafts))
         return written
 
-    def _copy(
-        self, connection: Connection, chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Draft]
-    ) -> None:
-        with psycopg.Cursor(connection).copy(self._sql(COPY)) as rows:
-            for place, draft in enumerate(drafts, position):
-                message_id, role, form, version, payload, text, digest, at, metadata = draft
-                start = chat.key, place, message_id, parent, "active", role, form, version
-                rows.write_row((*start, digest, at, metadata, kept_text(text, role, payload), payload))
-                parent = message_id
+    def _know(self, chat: ChatKey) -> _KnownChat:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        known = self._known[chat.key] = _KnownChat(chat)
+        return known
 
-    def _settle(
-        self, connection: Connection, chat: ChatKey, changes: Sequence[Change], drafts: Sequence[Draft]
-    ) -> list[Written] | None:
+    def _settle(self, connection: Connection, chat: ChatKey, changes: Sequence[Change]) -> list[Written] | None:
         """What a write did whose connection was lost before the answer came; None if it did not happen."""
         expected, now = changes[0].expected_version, changes[0].now
+        drafts = [draft for change in changes for draft in change.drafts]
         if drafts:
             key = [chat.key, [draft.message_id for draft in drafts]]
-            rows = cursor_of(connection).execute(self._sql(FIND_WRITTEN), key).fetchall()
+            rows = self._fetch(connection, FIND_WRITTEN, key)
             if len(rows) < len(drafts):
                 return None
             position, parent, created_at, version, end, head = rows[0]
@@ -362,11 +300,10 @@ class PostgresBackend(Backend):
             elif end != position + len(drafts) or head != drafts[-1].message_id:
                 # Others wrote since. Which version was ours is not known, only that it is not the chat's any more.
                 version -= 1
-            return _written(changes, (version, position, parent))
+            return written_at(changes, version, position, parent)
         if expected is None:
             return None
-        row = cursor_of(connection).execute(self._sql(GET_VERSION), [chat.key]).fetchone()
-        version, updated_at = row or (0, None)
+        version, updated_at = self._version(connection, chat)
         if version == expected:
             return None
         if version == (expected + 1 if expected else first_version(now)) and updated_at == now:
@@ -376,33 +313,50 @@ class PostgresBackend(Backend):
             "may or may not have happened; read the chat again and decide"
         )
 
+    def _version(self, connection: Connection, chat: ChatKey) -> tuple[int, datetime | None]:
+        """The chat's version and when it became that; 0 if there is no such chat."""
+        rows = self._fetch(connection, GET_VERSION, [chat.key])
+        return rows[0] if rows else (0, None)
+
     def _can_flush(self) -> bool:
         if self._may_flush is None:
 
             def work(connection: Connection) -> bool:
                 try:
-                    return bool(cursor_of(connection).execute(self._sql(MAY_FLUSH)).fetchall()[0][0])
+                    return bool(self._fetch(connection, MAY_FLUSH)[0][0])
                 except (psycopg.ProgrammingError, psycopg.NotSupportedError):
                     return False
 
             self._may_flush = self._connections.run(work)
         return self._may_flush
 
-    def delete_chat(self, chat: ChatKey) -> bool:
-        return self._delete(DELETE_CHAT, chat.key) > 0
+    def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
+        if expected_version is None:
+            return self._delete(DELETE_CHAT, chat.key.hex).chats > 0
+        if self._delete(DELETE_CHAT_OF_VERSION, chat.key.hex, str(min(expected_version, LARGEST))).chats:
+            return True
+        rows = self._read(GET_VERSION, [chat.key])
+        actual = rows[0][0] if rows else 0
+        if actual != expected_version:
+            raise VersionConflictError(expected_version, actual)
+        return False
 
-    def clear(self, owner: OwnerKey) -> int:
-        return self._delete(DELETE_CHATS, owner.key)
+    def clear(self, owner: OwnerKey) -> Cleared:
+        return self._delete(DELETE_CHATS, owner.key.hex)
 
-    def _delete(self, statement: str, key: UUID) -> int:
-        def work(connection: Connection) -> int:
+    def _delete(self, statement: str, *parameters: str) -> Cleared:
+        def work(connection: Connection) -> Cleared:
+            messages = 0
             with connection.transaction():
                 if not self._is_full:
-                    cursor_of(connection).execute(RELAX)
-                deleted = [chat for (chat,) in cursor_of(connection).execute(self._sql(statement), [key]).fetchall()]
+                    ask(connection, RELAX)
+                rows = ask(connection, self._sql(statement), parameters)
+                deleted = [(rows.get_value(row, 0) or b"").decode() for row in range(rows.ntuples)]
                 if deleted:
-                    cursor_of(connection).execute(self._sql(DELETE_MESSAGES), [deleted])
-            return len(deleted)
+                    messages = (
+                        ask(connection, self._sql(DELETE_MESSAGES), [f"{{{','.join(deleted)}}}"]).command_tuples or 0
+                    )
+            return Cleared(len(deleted), messages)
 
         return self._connections.run(work)
 
@@ -493,145 +447,32 @@ class PostgresBackend(Backend):
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._read(CHAT_IDS, [owner.key])]
 
+    def owners(self) -> list[OwnerKey]:
+        return [owner_key(*row) for row in self._read(OWNERS, [])]
+
     def _read(self, statement: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Any]:
-        text = self._sql(statement)
+        return self._connections.run(lambda connection: self._fetch(connection, statement, parameters))
 
-        def work(connection: Connection) -> list[Any]:
-            # Not the kept one, which would hold on to what it read; and not the pool's own, which may make other rows.
-            return psycopg.Cursor(connection, row_factory=tuple_row).execute(text, parameters, binary=True).fetchall()
-
-        return self._connections.run(work)
+    def _fetch(
+        self, connection: Connection, statement: str, parameters: Sequence[Any] | dict[str, Any] = ()
+    ) -> list[Any]:
+        # Not the pool's own cursor, which may make other rows.
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        cursor.execute(self._sql(statement), parameters, binary=True)
+        return cursor.fetchall()
 
     def _sql(self, statement: str) -> str:
         return _in_schema(statement, self._prefix)
 
 
-# ---- a change as a statement
+# ---- rows
 
-
-@lru_cache(maxsize=256)
-def _change_statement(
-    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, waits: bool
-) -> str:
-    added = ("", ADD_ONE, ADD_SEVERAL)[drafts].replace("{parent}", "chat.head" if after_head else "%(follows)s")
-    return _in_schema(chat + added + ALTER * alters + DELETE * deletes + END[waits], prefix)
+_position = itemgetter(0)
 
 
 @lru_cache(maxsize=256)
 def _in_schema(statement: str, prefix: str) -> str:
-    return statement.format(schema=prefix, set=SET, returning=RETURNING, columns=COLUMNS, flush=FLUSH)
-
-
-def _chat_part(change: Change) -> str:
-    if change.expected_version:
-        return WITH_CHAT_OF_VERSION
-    return WITH_CHAT_APPENDED if _merely_appends(change) else WITH_CHAT_OF_ANY_VERSION
-
-
-def _merely_appends(change: Change) -> bool:
-    return (
-        change.expected_version is None
-        and 0 < len(change.drafts) <= SEVERAL
-        and change.follows is UNSET
-        and change.title is UNSET
-        and change.metadata is UNSET
-        and change.shared is UNSET
-    )
-
-
-def _is_long(drafts: Sequence[Draft]) -> bool:
-    count = len(drafts)
-    return count > SEVERAL or (count > 1 and sum(len(draft.payload) for draft in drafts) > SEVERAL_CHARACTERS)
-
-
-def _parameters(chat: ChatKey, changes: Sequence[Change], drafts: Sequence[Draft], is_long: bool) -> dict[str, Any]:
-    change = changes[0]
-    now = change.now if len(changes) == 1 else max(each.now for each in changes)
-    head = drafts[-1].message_id if drafts else None if change.head is UNSET else change.head
-    parameters = {
-        "key": chat.key,
-        "owner": chat.owner,
-        "tenant": chat.tenant_id,
-        "user": chat.user_id,
-        "chat": chat.chat_id,
-        "now": now,
-        "first": first_version(now) + len(changes) - 1,
-        "expected": None if change.expected_version is None else min(change.expected_version, LARGEST),
-        "writes": len(changes),
-        "count": len(drafts),
-        "active": sum(each.active for each in changes),
-        "head": head,
-        "set_head": bool(drafts) or change.head is not UNSET,
-        "follows": None if change.follows is UNSET else change.follows,
-        "title": None if change.title is UNSET else change.title,
-        "shared": None if change.shared is UNSET else change.shared,
-        "set_metadata": change.metadata is not UNSET,
-        "metadata": None if change.metadata is UNSET else change.metadata,
-    }
-    if len(drafts) == 1:
-        draft = drafts[0]
-        parameters |= {
-            "role": draft.role,
-            "format": draft.format,
-            "format_version": draft.format_version,
-            "digest": draft.digest,
-            "created_at": draft.created_at,
-            "draft_metadata": draft.metadata,
-            "text": kept_text(draft.text, draft.role, draft.payload),
-            "payload": draft.payload,
-        }
-    elif drafts and not is_long:
-        parameters["drafts"] = _drafts_as_json(drafts)
-    if change.statuses or change.parents or change.replacements:
-        parameters["alterations"] = _alterations_as_json(change)
-    if change.deletions:
-        parameters["deletions"] = list(change.deletions)
-    return parameters
-
-
-def _drafts_as_json(drafts: Sequence[Draft]) -> str:
-    rows = []
-    before = None
-    for place, (message_id, role, form, version, payload, text, digest, at, metadata) in enumerate(drafts):
-        row = {"n": place, "i": message_id, "b": before, "r": role, "f": form, "v": version, "d": digest.hex()}
-        rows.append(row | {"a": at.isoformat(), "m": metadata, "t": kept_text(text, role, payload), "p": payload})
-        before = message_id
-    return json.dumps(rows, ensure_ascii=False)
-
-
-def _alterations_as_json(change: Change) -> str:
-    """All that becomes of one message in one row, because a statement can update each row only once."""
-    rows: dict[int, dict[str, Any]] = {}
-    for position, status in change.statuses:
-        rows.setdefault(position, {"n": position})["s"] = status
-    for position, parent in change.parents:
-        rows.setdefault(position, {"n": position}).update(b=True, c=parent)
-    for position, new in change.replacements:
-        row = {"r": new.role, "f": new.format, "v": new.format_version, "d": new.digest.hex(), "m": new.metadata}
-        rows.setdefault(position, {"n": position}).update(
-            row, t=kept_text(new.text, new.role, new.payload), p=new.payload
-        )
-    return json.dumps(list(rows.values()), ensure_ascii=False)
-
-
-def _written(changes: Sequence[Change], row: tuple[Any, ...]) -> list[Written]:
-    """What each of the changes did, where row is (version, position, head) as all of them found and left it."""
-    version, position, head = row[:3]
-    version -= len(changes) - 1
-    written = []
-    for change in changes:
-        if not change.drafts:
-            return [Written(version, 0, None)]
-        written.append(Written(version, position, head if change.follows is UNSET else change.follows))
-        version += 1
-        position += len(change.drafts)
-        head = change.drafts[-1].message_id
-    return written
-
-
-# ---- rows
-
-_position = itemgetter(0)
+    return statement.format(schema=prefix, columns=COLUMNS, flush=FLUSH)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
@@ -23,13 +24,16 @@ from chat_history.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["Connection", "Connections", "cursor_of"]
+from .postgres_wire import Connection, OurConnection
+
+__all__ = ["Connections"]
 
 T = TypeVar("T")
-Connection = psycopg.Connection[Any]
 
 ATTEMPTS = 5
 """How often work is begun, where its connection was lost or others stood in its way."""
+
+PLACE = ("user", "host", "port", "dbname")
 
 _AGAIN = {"40001", "40P01"}
 """SQLSTATE: two transactions stood in each other's way, and this one was undone."""
@@ -37,21 +41,6 @@ _BUSY = _AGAIN | {"53300", "55P03", "57014"}
 _DAMAGED = {"XX001", "XX002"}
 _DUPLICATE = "23505"
 _READ_ONLY = "25006"
-
-
-class _OurConnection(psycopg.Connection[Any]):
-    """One of our own, with a cursor that is kept."""
-
-    kept: psycopg.Cursor[Any] | None = None
-
-
-def cursor_of(connection: Connection) -> psycopg.Cursor[Any]:
-    """A cursor for a statement that returns little: the same each time, as a new one has to learn every type anew."""
-    if not isinstance(connection, _OurConnection):
-        return psycopg.Cursor(connection, row_factory=tuple_row)
-    if connection.kept is None:
-        connection.kept = psycopg.Cursor(connection, row_factory=tuple_row)
-    return connection.kept
 
 
 class Connections:
@@ -74,6 +63,7 @@ class Connections:
         self._sizes = max(least, 1), max(least, most, 1)
         self._timeout = timeout
         self._settings = {} if pool else _settings(conninfo, timeout, prepare)
+        self._conninfo = conninfo
         self._closed = False
         self._borrowed: set[Connection] = set()
         """Those of a given pool that are not in autocommit mode otherwise."""
@@ -84,6 +74,16 @@ class Connections:
         """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
         self.location = _location(self._settings)
+
+    @property
+    def url(self) -> str:
+        """What such connections are made from again: the location and what else was given, without secrets."""
+        if self._is_given:
+            raise ConfigError("nothing but the program that made this pool can open it again; give a URL instead")
+        secret = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar}
+        given = conninfo_to_dict(self._conninfo)
+        options = {name: value for name, value in given.items() if name not in secret.union(PLACE)}
+        return self.location + ("&" if "?" in self.location else "?") * bool(options) + _query(options)
 
     def open(self, prepare: Callable[[Connection], None]) -> None:
         """Connect, once, and prepare the database."""
@@ -97,7 +97,7 @@ class Connections:
         else:
             # Not left to the pool, which would try again and again where the reason is plain.
             try:
-                connection = _OurConnection.connect(**self._settings)
+                connection = OurConnection.connect(**self._settings)
             except psycopg.Error as error:
                 raise self._explained(error) from error
             try:
@@ -127,7 +127,7 @@ class Connections:
     def _new_pool(self) -> ConnectionPool[Any]:
         least, most = self._sizes
         return ConnectionPool(
-            connection_class=_OurConnection,
+            connection_class=OurConnection,
             kwargs=self._settings,
             min_size=least - 1,
             max_size=max(most - 1, 1),
@@ -279,9 +279,12 @@ def _settings(conninfo: str, timeout: float, prepare: bool) -> dict[str, Any]:
 
 def _location(parts: Mapping[str, Any]) -> str:
     """A URL without the password."""
-    user, host, port, database = (str(parts.get(name) or "") for name in ("user", "host", "port", "dbname"))
-    if host.startswith(("/", "@")):
-        where, query = "", f"?host={quote(host, safe='/@')}"
-    else:
-        where, query = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else ""), ""
-    return f"postgresql://{quote(user)}{'@' * bool(user)}{where}/{quote(database)}{query}"
+    user, host, port, database = (str(parts.get(name) or "") for name in PLACE)
+    where, query = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else ""), ""
+    if host.startswith(("/", "@")) or "," in host:
+        where, query = "", "?" + _query({"host": host, "port": port} if port else {"host": host})
+    return f"postgresql://{quote(user, safe='')}{'@' * bool(user)}{where}/{quote(database)}{query}"
+
+
+def _query(options: Mapping[str, Any]) -> str:
+    return "&".join(f"{name}={quote(str(value), safe='/@,')}" for name, value in options.items())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from chat_history.errors import VersionConflictError
+from chat_history.errors import ConfigError, VersionConflictError
 from chat_history.migrations.runner import migrate
 
 from .base import (
@@ -22,6 +22,7 @@ from .base import (
     Change,
     ChatKey,
     ChatRecord,
+    Cleared,
     Draft,
     Outline,
     OwnerKey,
@@ -29,9 +30,10 @@ from .base import (
     Record,
     Written,
     first_version,
+    owner_key,
 )
 from .sqlite_file import SQLiteFile
-from .texts import kept_text, spoken_text
+from .texts import spoken_text
 
 __all__ = ["SQLiteBackend"]
 
@@ -87,6 +89,7 @@ LIST_AFTER = (
     CHAT + "WHERE owner_key = ? AND (updated_at, chat_key) < (?, ?) ORDER BY updated_at DESC, chat_key DESC LIMIT ?"
 )
 LIST_BEFORE = CHAT + "WHERE owner_key = ? AND (updated_at, chat_key) > (?, ?) ORDER BY updated_at, chat_key LIMIT ?"
+OWNERS = "SELECT DISTINCT tenant_id, user_id FROM chats ORDER BY tenant_id, user_id"
 CHAT_IDS = "SELECT chat_id FROM chats WHERE owner_key = ? ORDER BY created_at, chat_key"
 
 DELETE_MESSAGES = "DELETE FROM messages WHERE chat_key = ?"
@@ -115,6 +118,7 @@ class SQLiteBackend(Backend):
         timeout: float = 30.0,
         migrations: str | None = None,
     ) -> None:
+        self._options = {"durability": durability, "timeout": timeout, "migrations": migrations}
         self._file = SQLiteFile(path, is_full=durability == "full", timeout=timeout)
         self._file.open(
             lambda connection: migrate(connection, dialect="sqlite", place=self._file.path, package=migrations)
@@ -123,6 +127,12 @@ class SQLiteBackend(Backend):
     @property
     def location(self) -> str:
         return self._file.path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        if self.location == ":memory:":
+            raise ConfigError("a history in memory is gone with its process; keep it in a file to open it again")
+        return {"backend": self.name, "db_path": self.location, **self._options}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
@@ -135,10 +145,10 @@ class SQLiteBackend(Backend):
     def write(self, chat: ChatKey, change: Change) -> Written:
         return self._file.write(_apply, chat, change, scrub=bool(change.deletions or change.replacements))
 
-    def delete_chat(self, chat: ChatKey) -> bool:
-        return self._file.write(_delete_chat, chat.key.bytes, scrub=True)
+    def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
+        return self._file.write(_delete_chat, chat.key.bytes, expected_version, scrub=True)
 
-    def clear(self, owner: OwnerKey) -> int:
+    def clear(self, owner: OwnerKey) -> Cleared:
         return self._file.write(_clear, owner.key.bytes, scrub=True)
 
     # ---- reading
@@ -208,6 +218,9 @@ class SQLiteBackend(Backend):
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._file.read(CHAT_IDS, (owner.key.bytes,))]
 
+    def owners(self) -> list[OwnerKey]:
+        return [owner_key(*row) for row in self._file.read(OWNERS, ())]
+
 
 # ---- the work of one transaction
 
@@ -244,10 +257,9 @@ def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Wri
     else:
         execute(UPDATE_CHAT, (version, end, change.active, head, now if now > updated else updated, key))
     if len(drafts) == 1:
-        execute(ADD_MESSAGE, _row(key, position, parent, drafts[0]))
+        execute(ADD_MESSAGE, next(_rows(key, position, parent, drafts)))
     elif drafts:
-        parents = [parent, *[draft.message_id for draft in drafts]]
-        connection.executemany(ADD_MESSAGE, map(_row, [key] * len(drafts), range(position, end), parents, drafts))
+        connection.executemany(ADD_MESSAGE, _rows(key, position, parent, drafts))
     if not change.appends_only:
         _change_messages(connection, key, change)
     if change.title is not UNSET:
@@ -271,7 +283,7 @@ def _change_messages(connection: sqlite3.Connection, key: bytes, change: Change)
                 new.format_version,
                 new.digest,
                 new.metadata,
-                kept_text(new.text, new.role, new.payload),
+                None if new.said else new.text,
                 new.payload,
                 key,
                 position,
@@ -282,14 +294,18 @@ def _change_messages(connection: sqlite3.Connection, key: bytes, change: Change)
     connection.executemany(DELETE_MESSAGE, ((key, position) for position in change.deletions))
 
 
-def _delete_chat(connection: sqlite3.Connection, key: bytes) -> bool:
+def _delete_chat(connection: sqlite3.Connection, key: bytes, expected: int | None) -> bool:
+    if expected is not None:
+        version = (connection.execute(STATE, (key,)).fetchone() or (0,))[0]
+        if version != expected:
+            raise VersionConflictError(expected, version)
     connection.execute(DELETE_MESSAGES, (key,))
     return connection.execute(DELETE_CHAT, (key,)).rowcount > 0
 
 
-def _clear(connection: sqlite3.Connection, key: bytes) -> int:
-    connection.execute(CLEAR_MESSAGES, (key,))
-    return connection.execute(CLEAR_CHATS, (key,)).rowcount
+def _clear(connection: sqlite3.Connection, key: bytes) -> Cleared:
+    messages = connection.execute(CLEAR_MESSAGES, (key,)).rowcount
+    return Cleared(connection.execute(CLEAR_CHATS, (key,)).rowcount, messages)
 
 
 # ---- rows
@@ -300,11 +316,16 @@ def _time(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _row(key: bytes, position: int, parent: str | None, draft: Draft) -> tuple[Any, ...]:
-    message_id, role, form, form_version, payload, text, digest, created_at, metadata = draft
-    kept = kept_text(text, role, payload)
-    at = _time(created_at)
-    return key, position, message_id, parent, role, form, form_version, digest, at, metadata, kept, payload
+def _rows(key: bytes, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[tuple[Any, ...]]:
+    """The parameters of `ADD_MESSAGE` for each."""
+    time = at = None
+    for message_id, role, form, form_version, payload, text, digest, created_at, metadata, said in drafts:
+        if created_at is not time:
+            time, at = created_at, _time(created_at)
+        kept = None if said else text
+        yield key, position, message_id, parent, role, form, form_version, digest, at, metadata, kept, payload
+        position += 1
+        parent = message_id
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -155,8 +155,13 @@ class SQLiteFile:
     def _empty_log(self, connection: sqlite3.Connection) -> None:
         # Deleted cells are overwritten in the file (secure_delete), but the log still has the pages as they were.
         # Outside of WAL mode there is no log, and this does nothing.
+        deadline = time.monotonic() + self._timeout
         connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
-        is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        # SQLite waits for those who read, but not for another connection that is emptying the log too.
+        while is_busy := connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
         connection.execute("PRAGMA busy_timeout = 0")
         if is_busy:
             raise StorageError(

@@ -1,9 +1,10 @@
 """Bring a database's tables up to date, one recorded step at a time.
 
 A step is a module `v{NNN}_{name}.py` with `VERSION`, `up(conn, *, dialect)` and `down(conn, *, dialect)`, where conn is
-the driver's own connection and dialect "sqlite" or "postgres". Ours run first, then those of the integrator's package,
-recorded as `ext:NNN`. A step and its record share one transaction, under a lock, so any number of processes may open
-the same empty database at once. A step must leave the transaction to the runner.
+the driver's own connection and dialect "sqlite" or "postgres". The two may be `async def`: then they await the
+connection's calls, and nothing else. Ours run first, then those of the integrator's package, recorded as `ext:NNN`. A
+step and its record share one transaction, under a lock, so any number of processes may open the same empty database at
+once. A step must leave the transaction to the runner.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
+from inspect import iscoroutinefunction
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
@@ -89,7 +91,7 @@ def undo(conn: Any, *, dialect: str, place: str, package: str | None = None, sch
         recorded = _recorded(conn, None, place)
         for step in reversed(steps(package)):
             if step.version in recorded:
-                _module(step).down(conn, dialect=dialect)
+                _call(step, "down", conn, dialect)
                 conn.execute(FORGET[dialect], (step.version,))
                 return step.version
     return None
@@ -109,7 +111,7 @@ def _run_one(conn: Any, dialect: str, place: str, package: str | None, schema: s
             if not recorded:
                 _refuse_others(conn, dialect, place)
             step = pending[0]
-            _module(step).up(conn, dialect=dialect)
+            _call(step, "up", conn, dialect)
             if not _in_transaction(conn):
                 raise ConfigError(f"migrations: {step.module} must leave the transaction to the runner")
             conn.execute(RECORD[dialect], (step.version, step.name, datetime.now(UTC).isoformat()))
@@ -205,3 +207,35 @@ def _module(step: Step) -> Any:
     if int(getattr(module, "VERSION", -1)) != number:
         raise ConfigError(f"migrations: {step.module} must say VERSION = {number}, as its name does")
     return module
+
+
+def _call(step: Step, name: str, conn: Any, dialect: str) -> None:
+    function = getattr(_module(step), name)
+    if not iscoroutinefunction(function):
+        function(conn, dialect=dialect)
+        return
+    running = function(_Awaited(conn), dialect=dialect)
+    try:
+        running.send(None)
+    except StopIteration:
+        return
+    running.close()
+    raise ConfigError(f"migrations: {step.module} awaits something else than calls of its connection; leave that out")
+
+
+class _Awaited:
+    """A connection, or a cursor, whose calls are awaited. They are done at once, so no event loop is needed."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._driver, name)
+        if not callable(member):
+            return member
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            result = member(*args, **kwargs)
+            return _Awaited(result) if hasattr(result, "fetchall") else result
+
+        return call

@@ -13,6 +13,7 @@ from chat_history.backends.base import Backend
 from chat_history.history import ChatHistory
 
 from .adding import Adding
+from .branching import Branching
 from .changing import Changing
 from .chats import Chats
 from .checks import Reopen, check_chat, say, says
@@ -27,7 +28,7 @@ from .versions import Versions
 __all__ = ["Conformance", "check_chat", "say"]
 
 
-class Conformance(Adding, Versions, Saving, Reading, Changing, Chats, Owners, Opening, Refusing, Primitives):
+class Conformance(Adding, Versions, Saving, Reading, Changing, Branching, Chats, Owners, Opening, Refusing, Primitives):
     """The promises of a backend.
 
     A subclass says how to open a store that is new for each test; each further call opens the same one again, as

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from chat_history.errors import InvalidMessageError, UnknownFormatError
 from chat_history.history import ChatHistory
 from chat_history.messages import Message, MessageStatus
 
@@ -54,6 +55,31 @@ class Adding:
         more = history.add_messages("c", says("a", "b"))
         assert list(history.get_messages("c")) == [one, *more]
         assert [history.get_message("c", each.message_id) for each in more] == more
+
+    def test_a_dict_of_several_formats_is_stored_as_the_one_that_is_named(self, history: ChatHistory) -> None:
+        message = say("user", "hi")
+        assert history.add_message("c", message).format == "openai"
+        stored = [
+            history.add_message("c", message, format="openai_responses"),
+            history.add_message("c", message, format="openai_responses", message_id="m"),
+            *history.add_messages("c", [message], format="openai_responses"),
+            *history.save_messages("d", [message], format="openai_responses"),
+            *history.set_messages("e", [message], format="openai_responses"),
+            history.replace_message(
+                "e", history.add_message("e", message).message_id, message, format="openai_responses"
+            ),
+        ]
+        assert {each.format for each in stored} == {"openai_responses"}
+        assert history.get_message_history("d", format="openai_responses") == [message]
+        assert history.save_messages("d", [message]) == []
+
+    def test_a_message_that_is_none_of_the_named_format_is_refused(self, history: ChatHistory) -> None:
+        for message in (say("user", "hi"), {"type": "message"}, object(), None):
+            with pytest.raises(InvalidMessageError):
+                history.add_message("c", message, format="pydantic_ai")
+        with pytest.raises(UnknownFormatError):
+            history.add_message("c", say("user", "hi"), format="nobodys")
+        assert not history.chat_exists("c")
 
     def test_a_stored_message_says_all_about_itself(self, history: ChatHistory) -> None:
         message = {"role": "assistant", "content": "Hello!", "name": "bot"}

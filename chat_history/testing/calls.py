@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import TypeAlias
 
@@ -27,6 +28,9 @@ WRITES: dict[str, Write] = {
         "c", says("a", "x"), expected_version=expected
     ),
     "set_messages": lambda history, expected: history.set_messages("c", says("x"), expected_version=expected),
+    "switch_branch with messages": lambda history, expected: history.switch_branch(
+        "c", None, messages=says("x"), chat_metadata={"m": 1}, expected_version=expected
+    ),
 }
 """Everything that takes an expected version and makes a chat."""
 
@@ -34,6 +38,7 @@ CHANGES: dict[str, Write] = {
     **WRITES,
     "update_chat": lambda history, expected: history.update_chat("c", title="x", expected_version=expected),
     "replace_message": lambda history, _: history.replace_message("c", "1", say("user", "x")),
+    "switch_branch": lambda history, expected: history.switch_branch("c", "0", expected_version=expected),
     "delete_message": lambda history, _: history.delete_message("c", "1"),
     "delete_last_message": lambda history, _: history.delete_last_message("c"),
     "delete_oldest_messages": lambda history, _: history.delete_oldest_messages("c", 1),
@@ -56,6 +61,10 @@ CALLS: dict[str, Callable[[ChatHistory], object]] = {
     "iter_messages": lambda history: list(history.iter_messages("c")),
     "get_message": lambda history: history.get_message("c", "1"),
     "get_message_count": lambda history: history.get_message_count("c"),
+    "list_branches": lambda history: history.list_branches("c"),
+    "fork_chat": lambda history: history.fork_chat("c", new_chat_id="fork"),
+    "delete_branch": lambda history: history.delete_branch("c", "1"),
+    "delete_superseded": lambda history: history.delete_superseded("c"),
     "create_chat": lambda history: history.create_chat("new"),
     "get_chat": lambda history: history.get_chat("c"),
     "list_chats": lambda history: history.list_chats(),
@@ -63,6 +72,9 @@ CALLS: dict[str, Callable[[ChatHistory], object]] = {
     "chat_exists": lambda history: history.chat_exists("c"),
     "delete_chat_history": lambda history: history.delete_chat_history("c"),
     "clear_all": lambda history: history.clear_all(),
+    "purge": lambda history: history.purge(timedelta(0)),
+    "delete_user": lambda history: history.delete_user(),
+    "shared_by": lambda history: history.shared_by("ann"),
     "for_user": lambda history: history.for_user("ann"),
 }
 """Every public call, for the chat "c" where it holds the messages "0" and "1"."""

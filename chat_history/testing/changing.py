@@ -43,6 +43,15 @@ class Changing:
         assert not two.delete_message("unknown", "0")
         assert contents(two) == ["b"]
 
+    def test_several_messages_are_deleted_at_once(self, history: ChatHistory) -> None:
+        before = history.add_messages("c", says("a", "b", "c", "d"))
+        history.archive_oldest_messages("c", 2)
+        gone = history.delete_messages("c", [before[3].message_id, before[0].message_id, "unknown"])
+        assert [(message.text, message.status) for message in gone] == [("a", "archived"), ("d", "active")]
+        assert contents(history) == ["c"]
+        assert history.delete_messages("c", []) == history.delete_messages("unknown", ["x"]) == []
+        check_chat(history, "c")
+
     def test_positions_are_not_given_out_again(self, two: ChatHistory, reopen: Reopen) -> None:
         two.delete_last_message("c")
         assert two.add_message("c", say("user", "x")).position == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chat_history.errors import ChatExistsError, ChatNotFoundError, VersionConflictError
+from chat_history.errors import ChatExistsError, ChatNotFoundError, InvalidArgumentError, VersionConflictError
 from chat_history.history import ChatHistory
 
 from .checks import Reopen, check_chat, contents, say, says, version
@@ -144,3 +144,41 @@ class Chats:
         assert [each.chat_id for each in history.list_chats()] == [chat, "c"]
         assert history.delete_chat_history(chat)
         assert contents(history) == ["other"]
+
+    def test_chats_that_nobody_touched_for_long_are_purged(self, history: ChatHistory, reopen: Reopen) -> None:
+        for chat in ("a", "b", "c"):
+            history.add_messages(chat, says("x", "y"))
+        history.save_messages("a", says("x", "z"))
+        bob = history.for_user("bob")
+        bob.add_message("a", say("user", "mine"))
+        now = datetime.now(UTC)
+        history.add_message("b", say("user", "new"))
+        assert history.purge(timedelta(days=1)).chats == 0
+        receipt = history.purge(now)
+        assert (receipt.chats, receipt.messages) == (2, 5)
+        assert reopen().get_all_chat_ids() == ["b"]
+        assert contents(bob, "a") == ["mine"]
+        assert history.purge(timedelta(days=10**6)).chats == 0
+
+    def test_old_messages_out_of_the_window_are_purged(self, history: ChatHistory) -> None:
+        history.add_messages("c", says("a", "b", "c", "d"))
+        history.save_messages("c", says("a", "b", "x", "y"))
+        history.archive_oldest_messages("c", 1)
+        now = datetime.now(UTC)
+        history.save_messages("c", says("b", "z"))
+        history.save_messages("c", says("b", "w"))
+        for status, gone in (("superseded", 4), ("archived", 1)):
+            assert history.purge(timedelta(hours=1), status=status).messages == 0
+            receipt = history.purge(now, status=status)
+            assert (receipt.chats, receipt.messages) == (0, gone)
+        assert contents(history) == ["b", "w"]
+        assert [message.text for message in history.get_messages("c", status="superseded")] == ["z"]
+        check_chat(history, "c")
+
+    def test_a_purge_that_says_no_moment_or_takes_from_the_window_is_refused(self, two: ChatHistory) -> None:
+        for wrong in (datetime(2026, 1, 1), "2026-01-01", 30, None):
+            with pytest.raises(InvalidArgumentError):
+                two.purge(wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgumentError):
+            two.purge(timedelta(0), status="active")
+        assert contents(two) == ["a", "b"]

@@ -179,7 +179,7 @@ class Primitives:
         assert [*backend.read(KEY), *backend.read_payloads(KEY), *backend.find(KEY, ["a"])] == []
         assert not backend.delete_chat(KEY)
         assert [*backend.list_chats(OWNER, limit=5), *backend.chat_ids(OWNER)] == []
-        assert backend.clear(OWNER) == 0
+        assert backend.clear(OWNER) == (0, 0)
 
     def test_closing_twice_is_harmless(self, backend: Backend) -> None:
         assert backend.location

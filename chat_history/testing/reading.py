@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat_history.errors import MessageNotFoundError
+from chat_history.errors import InvalidArgumentError, MessageNotFoundError
 from chat_history.history import ChatHistory
 from chat_history.messages import Page
 
@@ -15,6 +15,20 @@ __all__ = ["Reading"]
 
 class Reading:
     """Histories, windows, pages and walks."""
+
+    def test_a_window_of_tokens_holds_whole_turns_after_the_system_prompt(self, history: ChatHistory) -> None:
+        turns = [[say("user", "q" * 10), say("assistant", "a" * 6)] for _ in range(100)]
+        system = say("system", "s" * 16)
+        history.add_messages("c", [system, *(message for turn in turns for message in turn)])
+        # A message counts 4 more than its text, so a turn is 24, and the system prompt 20.
+        for most, kept in ((1, 1), (44, 1), (67, 1), (68, 2), (24 * 70 + 20, 70), (24 * 100 + 19, 99), (10**9, 100)):
+            window = history.get_message_history("c", format="openai", max_tokens=most, count_tokens=len)
+            assert window == [system, *(message for turn in turns[-kept:] for message in turn)]
+        both = history.get_message_history("c", format="openai", last=4, max_tokens=24 * 50, count_tokens=len)
+        assert len(both) == 1 + 4
+        assert history.get_message_history("nobody's", format="openai", max_tokens=1) == []
+        with pytest.raises(InvalidArgumentError):
+            history.get_message_history("c", format="openai", max_tokens=0)
 
     def test_an_unknown_chat_reads_as_empty(self, history: ChatHistory) -> None:
         assert history.get_chat_history("c") == history.get_chat_history("c", last=3) == []

@@ -124,3 +124,14 @@ class Saving:
         assert contents(history) == ["x", "y"]
         assert texts(history.get_messages("c", status="archived")) == ["a", "b"]
         check_chat(history, "c")
+
+    def test_set_messages_displaces_what_is_archived_if_told_to(self, history: ChatHistory) -> None:
+        for messages in (says("a", "b", "c"), says("x", "y"), says("a", "b"), []):
+            history.set_messages("c", messages, keep_archived=False)
+            assert history.get_chat_history("c") == messages
+            history.archive_oldest_messages("c", 1)
+            check_chat(history, "c")
+        history.add_message("c", say("user", "z"))
+        assert texts(history.get_messages("c", status="archived")) == []
+        assert texts(history.get_messages("c", status="superseded"))[:5] == ["a", "b", "c", "x", "y"]
+        check_chat(history, "c")

@@ -72,3 +72,22 @@ class Versions:
             assert version(history) not in seen
             seen |= {version(history), version(history) - 1}
             history.delete_chat_history("c")
+
+    def test_a_chat_is_deleted_at_the_expected_version(self, two: ChatHistory, reopen: Reopen) -> None:
+        stale = version(two)
+        reopen().add_message("c", say("user", "c"))
+        for expected in (stale, 0, 2**70):
+            with pytest.raises(VersionConflictError) as caught:
+                two.delete_chat_history("c", expected_version=expected)
+            assert (caught.value.expected, caught.value.actual) == (expected, version(two))
+        assert len(check_chat(two, "c")) == 3
+        assert two.delete_chat_history("c", expected_version=version(two))
+        with pytest.raises(VersionConflictError):
+            two.delete_chat_history("c", expected_version=stale)
+        assert not two.delete_chat_history("c", expected_version=0)
+
+    def test_adding_nothing_at_another_version_is_refused_too(self, history: ChatHistory) -> None:
+        history.add_message("c", say("user", "a"))
+        with pytest.raises(VersionConflictError):
+            history.add_messages("c", [], expected_version=0)
+        assert history.add_messages("c", [], expected_version=version(history, "c")) == []

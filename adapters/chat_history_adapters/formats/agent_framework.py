@@ -20,6 +20,8 @@ __all__ = ["FORMAT", "AgentFramework"]
 PACKAGE = "agent_framework"
 EXTRA = "agent-framework"
 SYSTEM = ("system", "developer")
+ANSWERS = ("function_result", "function_approval_response")
+"""Contents that answer a call: a message with one of them begins no turn."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -138,7 +140,7 @@ def _role_and_text(message: dict[str, Any]) -> tuple[str, str]:
             texts.append(content["text"])
         elif kind == "function_result":
             texts.append(content.get("result"))
-            if role != "assistant":
-                role = "tool"
+        if kind in ANSWERS and role != "assistant":
+            role = "tool"
     texts = [each if isinstance(each, str) else _encode(each) for each in texts if each]
     return role, "\n".join(texts)

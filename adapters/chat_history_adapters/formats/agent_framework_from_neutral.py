@@ -8,6 +8,7 @@ from typing import Any
 from chat_history.formats import Converted
 from chat_history.messages import Message
 
+from .agent_framework_to_neutral import FORMAT, THOUGHTS
 from .neutral import Losses, blocks, compact, content_parts, data_url
 
 __all__ = ["Writer"]
@@ -36,14 +37,15 @@ class Writer:
             elif role == "tool":
                 self._result(message)
             elif role == "assistant":
-                self._add("assistant", self._answer(message), message)
+                self._answer(message)
             else:
                 self._add(self._role(role), self._parts(content_parts(message["content"])), message)
         return Converted(self.written, self.losses.found)
 
-    def _add(self, role: str, contents: list[Any], message: Message) -> None:
+    def _add(self, role: str, contents: list[Any], message: Message, own: dict[str, Any] | None = None) -> None:
         if contents:
-            self.written.append(self.message(role, contents, author_name=message.get("name") or None))
+            name = message.get("name") or None
+            self.written.append(self.message(role, contents, author_name=name, additional_properties=own))
 
     def _role(self, role: str) -> str:
         if role == "developer":
@@ -69,30 +71,25 @@ class Writer:
         else:
             self.written.append(self.message("tool", [result]))
 
-    def _answer(self, message: Message) -> list[Any]:
-        contents = []
-        several = bool(message.get("tool_calls")) or isinstance(message["content"], list)
+    def _answer(self, message: Message) -> None:
+        contents: list[Any] = []
+        thoughts: list[Any] = []
+        calls = bool(message.get("tool_calls"))
+        several = calls or isinstance(message["content"], list)
         for index, (key, item) in enumerate(blocks(message)):
             if key == "tool_calls":
                 contents.append(self._call(item))
             elif key == "thinking":
-                contents += self._thinking(item)
-            elif item["type"] == "audio" and item.get("transcript"):
-                if "id" in item or "data" in item:
-                    self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
-                contents.append(self.content("text", text=item["transcript"]))
+                (thoughts if calls and item.get("format") != FORMAT else contents).extend(self._thinking(item))
             elif not (several and item.get("text") == ""):
                 contents += self._part(index, item)
-        return contents
+        self._add("assistant", contents, message, {THOUGHTS: [each.text for each in thoughts]} if thoughts else None)
 
     def _thinking(self, thought: dict[str, Any]) -> list[Any]:
-        text = thought.get("text") or thought.get("summary") or ""
-        bound = {key: thought[key] for key in ("signature", "ciphertext", "id") if thought.get(key)}
-        if thought.get("format") == "agent_framework":
-            sealed = bound.get("ciphertext") or bound.get("signature")
-            return [self.content("text_reasoning", text=text, protected_data=sealed, id=bound.get("id"))]
-        for key in bound:
-            self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
+        if thought.get("format") == FORMAT:
+            text, sealed = thought.get("text") or "", thought.get("ciphertext")
+            return [self.content("text_reasoning", text=text, protected_data=sealed, id=thought.get("id"))]
+        text = self.losses.thought(thought)
         return [self.content("text_reasoning", text=text)] if text else []
 
     def _call(self, call: dict[str, Any]) -> Any:
@@ -107,6 +104,7 @@ class Writer:
         return [made for index, part in enumerate(parts) for made in self._part(index, part)]
 
     def _part(self, index: int, part: dict[str, Any]) -> list[Any]:
+        part = self.losses.spoken(index, part)
         kind = part["type"]
         make = self.content
         if kind == "text":
@@ -118,14 +116,22 @@ class Writer:
             return [make("text", text=part["refusal"], additional_properties=REFUSAL)]
         if kind in ("image", "audio", "video", "file"):
             if part.get("file_id") and not part.get("data") and not part.get("url"):
-                media_type, name = part.get("media_type"), part.get("name")
-                return [make("hosted_file", file_id=part["file_id"], media_type=media_type, name=name)]
+                return [self._hosted(kind, part)]
             if part.get("data") or part.get("url"):
                 return [self._media(part)]
-            if part.get("transcript"):
-                return [make("text", text=part["transcript"])]
         self.losses.no_place(index, part)
         return []
+
+    def _hosted(self, kind: str, part: dict[str, Any]) -> Any:
+        media_type = part.get("media_type") or (UNKNOWN_TYPES[kind] if kind != "file" else None)
+        own = {key: part[key] for key in ("provider", "detail") if key in part}
+        return self.content(
+            "hosted_file",
+            file_id=part["file_id"],
+            media_type=media_type,
+            name=part.get("name"),
+            additional_properties=own or None,
+        )
 
     def _media(self, part: dict[str, Any]) -> Any:
         media_type = part.get("media_type") or UNKNOWN_TYPES[part["type"]]

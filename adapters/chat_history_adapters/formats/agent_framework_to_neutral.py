@@ -20,9 +20,12 @@ from .neutral import (
     unknown,
 )
 
-__all__ = ["to_neutral"]
+__all__ = ["FORMAT", "THOUGHTS", "to_neutral"]
 
 FORMAT = "agent_framework"
+THOUGHTS = "chat_history_thoughts"
+"""Under this property a message keeps the thoughts of another framework's model that led to calls. Among its contents
+the framework's client for Responses refuses them, because it could not send them back as they were."""
 UNNAMED = "UnnamedAgent"
 """What the framework says where an agent has no name."""
 USAGE = {
@@ -54,6 +57,8 @@ def _messages(message: dict[str, Any]) -> list[Message]:
     own: dict[str, Any] = {}
     usage: dict[str, Any] = {}
     hosted: dict[str, str] = {}
+    if kept := (message.get("additional_properties") or {}).get(THOUGHTS):
+        pieces += [("thinking", {"text": string(text)}) for text in kept]
     for index, content in enumerate(message["contents"]):
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "usage":
@@ -154,8 +159,10 @@ def _part(content: dict[str, Any]) -> dict[str, Any]:
         detail = strings(content.get("additional_properties") or {}, detail="detail")
         return part | strings(content, name="name") | detail
     if kind == "hosted_file":
-        part = {"type": "file", "file_id": string(content["file_id"])}
-        return part | strings(content, media_type="media_type", name="name")
+        part = {"type": media(content.get("media_type")), "file_id": string(content["file_id"])}
+        own = content.get("additional_properties") or {}
+        part |= strings(content, media_type="media_type", name="name")
+        return part | strings(own, provider="provider", detail="detail")
     raise ValueError(f"{kind!r} has no neutral name")
 
 

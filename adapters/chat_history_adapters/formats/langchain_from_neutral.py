@@ -8,7 +8,7 @@ from typing import Any
 from chat_history.formats import Converted
 from chat_history.messages import Message
 
-from .langchain_to_neutral import DEVELOPER
+from .langchain_to_neutral import DEVELOPER, FORMAT
 from .neutral import Losses, blocks, compact, content_parts
 
 __all__ = ["Writer"]
@@ -69,10 +69,6 @@ class Writer:
                 calls.append(item)
             elif key == "thinking":
                 content += self._thinking(item)
-            elif item["type"] == "audio" and item.get("transcript"):
-                if "id" in item or "data" in item:
-                    self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
-                content.append({"type": "text", "text": item["transcript"]})
             elif not (several and item.get("text") == ""):
                 content += self._block(index, item)
         if not content and not calls:
@@ -81,13 +77,10 @@ class Writer:
         made = {
             "content": only["text"] if only.keys() == {"type", "text"} else content or "",
             "name": message.get("name") or None,
+            # Not the provider: LangChain would read the content as that provider's own blocks, and miss calls.
             "response_metadata": {
                 own: message[key]
-                for key, own in (
-                    ("model", "model_name"),
-                    ("provider", "model_provider"),
-                    ("finish_reason", "finish_reason"),
-                )
+                for key, own in (("model", "model_name"), ("finish_reason", "finish_reason"))
                 if message.get(key)
             },
             **self._calls(calls),
@@ -97,22 +90,19 @@ class Writer:
         return self.framework.AIMessage(**made)
 
     def _thinking(self, thought: dict[str, Any]) -> list[dict[str, Any]]:
-        text = thought.get("text") or thought.get("summary") or ""
-        block: dict[str, Any] = {"type": "reasoning", "reasoning": text}
-        bound = {key: thought[key] for key in ("signature", "ciphertext", "id") if thought.get(key)}
-        if thought.get("format") == "langchain":
-            if "id" in bound:
-                block["id"] = bound.pop("id")
-            if bound:
-                names = {"signature": "signature", "ciphertext": "encrypted_content"}
-                block["extras"] = {names[key]: value for key, value in bound.items()}
-            return [block]
-        for key in bound:
-            self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
-        return [block] if text else []
+        if thought.get("format") != FORMAT:
+            text = self.losses.thought(thought)
+            return [{"type": "reasoning", "reasoning": text}] if text else []
+        block = {"type": "reasoning", "reasoning": thought.get("text") or thought.get("summary") or ""}
+        if thought.get("id"):
+            block["id"] = thought["id"]
+        names = {"signature": "signature", "ciphertext": "encrypted_content"}
+        if extras := {own: thought[key] for key, own in names.items() if thought.get(key)}:
+            block["extras"] = extras
+        return [block]
 
     def _calls(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        """Calls whose arguments are a JSON object, those whose are not, and how the model wrote them all."""
+        """Calls whose arguments are a JSON object, those whose are not, and how they all were written, in order."""
         valid: list[dict[str, Any]] = []
         invalid: list[dict[str, Any]] = []
         written = []
@@ -129,6 +119,7 @@ class Writer:
             if args is None:
                 error = "the arguments are not a JSON object"
                 invalid.append({"name": name, "args": arguments, "id": call["id"], "error": error})
+                as_dumped = False
             else:
                 valid.append({"name": name, "args": args, "id": call["id"]})
                 as_dumped = as_dumped and arguments == compact(args)
@@ -143,6 +134,7 @@ class Writer:
         return [made for index, part in enumerate(parts) for made in self._block(index, part)]
 
     def _block(self, index: int, part: dict[str, Any]) -> list[dict[str, Any]]:
+        part = self.losses.spoken(index, part)
         kind = part["type"]
         if kind == "text":
             text: dict[str, Any] = {"type": "text", "text": part["text"]}
@@ -152,11 +144,8 @@ class Writer:
         if kind == "refusal":
             self.losses.add(f"content[{index}]", "a refusal has become text")
             return [{"type": "text", "text": part["refusal"]}]
-        if kind in ("image", "audio", "video", "file"):
-            if part.get("data") or part.get("url") or part.get("file_id"):
-                return [_media(kind, part)]
-            if part.get("transcript"):
-                return [{"type": "text", "text": part["transcript"]}]
+        if kind in ("image", "audio", "video", "file") and (part.get("data") or part.get("url") or part.get("file_id")):
+            return [_media(kind, part)]
         self.losses.no_place(index, part)
         return []
 
@@ -187,6 +176,8 @@ def _media(kind: str, part: dict[str, Any]) -> dict[str, Any]:
     elif "base64" in block:
         block["mime_type"] = UNKNOWN_TYPES[kind]
     extras = {"filename": part.get("name") or part.get("identifier"), "detail": part.get("detail")}
+    if "file_id" in block:
+        extras["provider"] = part.get("provider")
     extras = {key: value for key, value in extras.items() if value}
     if extras:
         block["extras"] = extras

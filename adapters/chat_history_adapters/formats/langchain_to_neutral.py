@@ -21,7 +21,7 @@ from .neutral import (
     unknown,
 )
 
-__all__ = ["DEVELOPER", "ROLES", "to_neutral"]
+__all__ = ["DEVELOPER", "FORMAT", "ROLES", "to_neutral"]
 
 FORMAT = "langchain"
 DEVELOPER = "__openai_role__"
@@ -135,7 +135,7 @@ def _pieces(data: dict[str, Any], kwargs: dict[str, Any]) -> list[Block]:
 
 
 def _calls(data: dict[str, Any], kwargs: dict[str, Any]) -> list[dict[str, Any]]:
-    """The calls of tools, with the arguments as the model wrote them where LangChain has kept those."""
+    """The calls of tools, in the order and with the arguments that the model wrote, where LangChain has kept those."""
     written = kwargs.get("tool_calls")
     raw: dict[str, str] = {}
     for each in written if isinstance(written, list) else ():
@@ -148,6 +148,9 @@ def _calls(data: dict[str, Any], kwargs: dict[str, Any]) -> list[dict[str, Any]]
         for key in ("tool_calls", "invalid_tool_calls")
         for each in data.get(key) or ()
     ]
+    if raw:
+        places = {call_id: place for place, call_id in enumerate(raw)}
+        calls.sort(key=lambda call: places.get(call.get("id") or "", len(places)))
     if not calls and kwargs.get("function_call"):
         make = or_unknown(
             lambda call: _call(call["name"], None, call["arguments"], {}), kwargs["function_call"], FORMAT
@@ -278,7 +281,7 @@ def _media(kind: str, block: dict[str, Any]) -> dict[str, Any]:
     elif url:
         part = _located(kind, string(url), media_type)
     else:
-        part = {"type": kind, "file_id": string(file_id)}
+        part = {"type": kind, "file_id": string(file_id), **strings(block.get("extras") or {}, provider="provider")}
         if media_type:
             part["media_type"] = media_type
     for holder in (block.get("metadata") or {}, block.get("extras") or {}, block):
@@ -301,6 +304,7 @@ def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
     if annotation["type"] not in ("citation", "url_citation"):
         raise ValueError(f"{annotation['type']!r} is not a citation")
     cited: dict[str, Any] = {**strings(annotation, url="url", title="title")}
+    cited |= strings(annotation.get("extras") or {}, document_id="document_id")
     if annotation.get("cited_text"):
         cited["excerpts"] = [string(annotation["cited_text"])]
     if annotation.get("end_index") is not None:

@@ -71,10 +71,7 @@ class Writer:
         return self.framework.ChatMessage(role=self.framework.MessageRole(role), blocks=made, additional_kwargs=own)
 
     def _thinking(self, thought: dict[str, Any]) -> list[Any]:
-        text = thought.get("text") or thought.get("summary") or ""
-        bound = {key: thought[key] for key in ("signature", "ciphertext", "id") if thought.get(key)}
-        for key in bound:
-            self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
+        text = self.losses.thought(thought)
         return [self.framework.ThinkingBlock(content=text)] if text else []
 
     def _call(self, call: dict[str, Any]) -> Any:
@@ -87,6 +84,7 @@ class Writer:
         return self.framework.ToolCallBlock(tool_call_id=call["id"], tool_name=name, tool_kwargs=arguments)
 
     def _block(self, index: int, part: dict[str, Any]) -> list[Any]:
+        part = self.losses.spoken(index, part)
         make, kind = self.framework, part["type"]
         if kind == "text":
             if part.get("citations"):
@@ -101,9 +99,6 @@ class Writer:
             block = self._media(kind, part)
             if block is not None:
                 return [block]
-        if kind == "audio" and part.get("transcript"):
-            self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
-            return [make.TextBlock(text=part["transcript"])]
         self.losses.no_place(index, part)
         return []
 

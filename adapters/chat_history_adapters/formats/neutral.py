@@ -35,6 +35,10 @@ Block: TypeAlias = tuple[str, Any]
 USUAL_ORDER = {"thinking": 0, "content": 1, "tool_calls": 2}
 
 
+SEALS = ("signature", "ciphertext", "id")
+"""What makes a thought one of a provider and an API."""
+
+
 class Losses:
     """Collects what a conversion could not carry, by message."""
 
@@ -49,6 +53,28 @@ class Losses:
     def add(self, part: str, reason: str) -> None:
         """One thing that has no place in the target."""
         self.found.append(Loss(self.message_id, part, reason))
+
+    def spoken(self, index: int, part: dict[str, Any]) -> dict[str, Any]:
+        """The part, or the words of it if they were spoken: of sound with a transcript only that is carried."""
+        if part["type"] != "audio" or not part.get("transcript"):
+            return part
+        if part.keys() & {"id", "data", "url"}:
+            self.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
+        return {"type": "text", "text": part["transcript"]}
+
+    def sealed(self, thought: dict[str, Any]) -> None:
+        """What seals a thought is not carried."""
+        for key in SEALS:
+            if thought.get(key):
+                self.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
+
+    def thought(self, thought: dict[str, Any]) -> str:
+        """The words of a thought, for a target that has place for one text and no use for seals of others."""
+        self.sealed(thought)
+        text, summary = thought.get("text"), thought.get("summary")
+        if text and summary:
+            self.add("thinking.summary", "there is place for one text, and the whole thought is kept")
+        return text or summary or ""
 
     def no_place(self, index: int, part: dict[str, Any]) -> None:
         """A part of the content that the target has no slot for."""

@@ -30,9 +30,9 @@ class OpenAIChat:
     def recognises(self, message: object) -> bool:
         """A dict whose "role" is a str, but no item of Responses; or an object of the SDK's Chat Completions."""
         if isinstance(message, dict):
-            if not isinstance(message.get("role"), str):
-                return False
-            return ("type" not in message and type(message.get("content")) is str) or not is_item(message)
+            if type(message.get("content")) is str and "type" not in message:
+                return isinstance(message.get("role"), str)
+            return isinstance(message.get("role"), str) and not is_item(message)
         return any(each.__module__.startswith("openai.types.chat") for each in type(message).__mro__)
 
     def dump(self, message: Any) -> Dumped:
@@ -41,8 +41,10 @@ class OpenAIChat:
             message = _of_sdk(message)
         payload = payload_of(message)
         content = message.get("content")
-        text = content if type(content) is str else _text(message)
-        return Dumped(payload, readable(message["role"]), readable(text))
+        if type(content) is not str:
+            return Dumped(payload, readable(message["role"]), readable(_text(message)))
+        text = readable(content)
+        return Dumped(payload, readable(message["role"]), text, text is content)
 
     def load(self, payloads: Sequence[str]) -> list[Any]:
         """The dicts of these payloads."""

@@ -63,6 +63,7 @@ class Writer:
     def _parts(self, parts: list[dict[str, Any]], *, texts_only: bool) -> list[dict[str, Any]]:
         made = []
         for index, part in enumerate(parts):
+            part = self.losses.spoken(index, part)
             one = None if texts_only and part["type"] != "text" else self._part(part)
             if one is None:
                 self.losses.no_place(index, part)
@@ -83,8 +84,6 @@ class Writer:
             return {"type": "image_url", "image_url": image}
         if kind == "audio" and part.get("data") and part.get("media_type") in AUDIO:
             return {"type": "input_audio", "input_audio": {"data": part["data"], "format": AUDIO[part["media_type"]]}}
-        if kind == "audio" and part.get("transcript"):
-            return {"type": "text", "text": part["transcript"]}
         if kind == "file" and part.get("file_id") and part.get("provider") == "openai":
             return {"type": "file", "file": {"file_id": part["file_id"]}}
         if kind == "file" and part.get("data"):
@@ -98,17 +97,17 @@ class Writer:
         for index, (key, item) in enumerate(blocks(message)):
             if key == "tool_calls":
                 calls.append(_api_call(item))
-            elif key == "thinking":
+                continue
+            if key == "thinking":
                 self.losses.add("thinking", "Chat Completions takes no thoughts back")
-            elif item["type"] == "refusal":
+                continue
+            item = self.losses.spoken(index, item)
+            if item["type"] == "refusal":
                 content.append({"type": "refusal", "refusal": item["refusal"]})
             elif item["type"] == "text":
                 content.append({"type": "text", "text": item["text"]})
                 if item.get("citations"):
                     self.losses.add(f"content[{index}].citations", "Chat Completions takes no citations back")
-            elif item["type"] == "audio" and item.get("transcript"):
-                content.append({"type": "text", "text": item["transcript"]})
-                self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
             else:
                 self.losses.no_place(index, item)
         if not content and not calls:

@@ -41,7 +41,10 @@ class OpenAIResponses:
         """The item as JSON with its keys in their order. Refuses what JSON would give back as something else."""
         if not isinstance(message, dict):
             message = _of_sdk(message)
-        return Dumped(payload_of(message), readable(_role(message)), readable(_text(message)))
+        spoken = _text(message)
+        text = readable(spoken)
+        said = text is spoken and text is message.get("content")
+        return Dumped(payload_of(message), readable(_role(message)), text, said)
 
     def load(self, payloads: Sequence[str]) -> list[Any]:
         """The dicts of these payloads."""

@@ -63,6 +63,7 @@ class Writer:
     def _parts(self, parts: list[dict[str, Any]], *, texts_only: bool) -> list[dict[str, Any]]:
         made = []
         for index, part in enumerate(parts):
+            part = self.losses.spoken(index, part)
             one = None if texts_only and part["type"] != "text" else self._part(part)
             if one is None:
                 self.losses.no_place(index, part)
@@ -70,16 +71,12 @@ class Writer:
                 made.append(one)
                 if part["type"] == "refusal":
                     self.losses.add(f"content[{index}]", "a refusal has become text")
-                elif part["type"] == "audio":
-                    self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
         return made
 
     def _part(self, part: dict[str, Any]) -> dict[str, Any] | None:
         kind = part["type"]
         if kind in ("text", "refusal"):
             return {"type": "input_text", "text": part[kind]}
-        if kind == "audio" and part.get("transcript"):
-            return {"type": "input_text", "text": part["transcript"]}
         if kind not in ("image", "file"):
             return None
         if part.get("file_id") and part.get("provider") == "openai":
@@ -130,6 +127,7 @@ class Writer:
         return 1
 
     def _said(self, index: int, part: dict[str, Any]) -> list[dict[str, Any]]:
+        part = self.losses.spoken(index, part)
         kind = part["type"]
         if kind == "refusal":
             return [{"refusal": part["refusal"], "type": "refusal"}]
@@ -144,17 +142,12 @@ class Writer:
                     if cited.get("excerpts"):
                         self.losses.add(f"content[{index}].citations", "Responses has no place for excerpts")
             return [{"annotations": annotations, "text": part["text"], "type": "output_text"}]
-        if kind == "audio" and part.get("transcript"):
-            self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
-            return [{"annotations": [], "text": part["transcript"], "type": "output_text"}]
         self.losses.no_place(index, part)
         return []
 
     def _thought(self, thought: dict[str, Any]) -> dict[str, Any] | None:
         """Reasoning without an id, which the API takes as text; with one it would look for its own."""
-        for key in ("signature", "ciphertext", "id"):
-            if thought.get(key):
-                self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
+        self.losses.sealed(thought)
         texts = [thought[key] for key in ("summary", "text") if thought.get(key)]
         if not texts:
             return None

@@ -12,7 +12,7 @@ from chat_history.formats import Converted
 from chat_history.messages import Message
 
 from .neutral import Losses, blocks, content_parts, plain_text
-from .pydantic_ai_to_neutral import OUTCOMES
+from .pydantic_ai_to_neutral import FORMAT, OUTCOMES
 
 __all__ = ["Writer"]
 
@@ -143,6 +143,7 @@ class Writer:
         self.written.append(response)
 
     def _answer_part(self, index: int, part: dict[str, Any]) -> list[Any]:
+        part = self.losses.spoken(index, part)
         kind = part["type"]
         if kind == "text":
             text = self.framework.TextPart(content=part["text"])
@@ -152,10 +153,6 @@ class Writer:
         if kind == "refusal":
             self.losses.add(f"content[{index}]", "a refusal has become text")
             return [self.framework.TextPart(content=part["refusal"])]
-        if kind == "audio" and part.get("transcript"):
-            if "id" in part or "data" in part:
-                self.losses.add(f"content[{index}].audio", "of spoken words only the transcript is kept")
-            return [self.framework.TextPart(content=part["transcript"])]
         binary = self._binary(part) if part.get("data") else None
         if binary is not None:
             return [self.framework.FilePart(content=binary)]
@@ -188,15 +185,13 @@ class Writer:
         return make.Citation(sources=[source], anchor=anchor)
 
     def _thinking(self, thought: dict[str, Any]) -> list[Any]:
-        text = thought.get("text") or thought.get("summary") or ""
-        bound = {key: thought[key] for key in ("signature", "ciphertext", "id") if thought.get(key)}
-        if thought.get("format") == "pydantic_ai":
-            own = self.framework.ThinkingPart(content=text, signature=bound.get("signature"), id=bound.get("id"))
+        make = self.framework.ThinkingPart
+        if thought.get("format") == FORMAT:
+            own = make(content=thought.get("text") or "", signature=thought.get("signature"), id=thought.get("id"))
             own.provider_name = thought.get("provider")
             return [own]
-        for key in bound:
-            self.losses.add(f"thinking.{key}", "it is of use to the provider and API only that it came from")
-        return [self.framework.ThinkingPart(content=text)] if text else []
+        text = self.losses.thought(thought)
+        return [make(content=text)] if text else []
 
     def _call(self, call: dict[str, Any]) -> Any:
         if call["type"] == "custom":
@@ -210,6 +205,7 @@ class Writer:
     def _items(self, parts: list[dict[str, Any]]) -> list[Any]:
         items: list[Any] = []
         for index, part in enumerate(parts):
+            part = self.losses.spoken(index, part)
             item = self._item(part)
             if item is None:
                 self.losses.no_place(index, part)
@@ -246,8 +242,6 @@ class Writer:
                 media_type=part.get("media_type"),
                 identifier=part.get("identifier") or part.get("name"),
             )
-        if kind == "audio" and part.get("transcript"):
-            return part["transcript"]
         return None
 
     def _at_url(self, make: Any, part: dict[str, Any]) -> Any:

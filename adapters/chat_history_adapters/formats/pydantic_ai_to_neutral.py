@@ -9,7 +9,7 @@ from chat_history.messages import Message
 
 from .neutral import ODD, Block, answer, compact, media, or_unknown, parsed_arguments, string, strings, unknown
 
-__all__ = ["OUTCOMES", "to_neutral"]
+__all__ = ["FORMAT", "OUTCOMES", "to_neutral"]
 
 FORMAT = "pydantic_ai"
 FILE_TYPES = {"image-url": "image", "audio-url": "audio", "video-url": "video", "document-url": "file"}

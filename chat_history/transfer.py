@@ -1,0 +1,319 @@
+"""Chats from one store to another, or to a file and back: streamed, resumable, and compared when they have arrived.
+
+A file of an export is JSON Lines (docs/transfer.md): a line for a chat, then one for each of its messages, of every
+branch. Ids, times, statuses and payloads arrive as they were; positions are given out anew, in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple, TextIO
+
+from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, OutlineRow, Record, chat_key, owner_key
+from .errors import ChatExistsError, InvalidArgumentError, StorageError
+from .history import ChatHistory
+from .messages import MessageStatus
+from .records import draft_again
+from .saving import digest
+from .writing import shortened
+
+__all__ = ["Moved", "copy", "export", "import_from"]
+
+PAGE = 256
+"""Messages that are held at a time."""
+HEADER = {"chat_history_export": 1}
+MARK = '{"chat_history_import": "unfinished"}'
+"""The metadata of a chat that has not arrived as a whole. Only such a chat is gone on with."""
+
+
+class Moved(NamedTuple):
+    """How much has arrived so far, what was there already included."""
+
+    chats: int
+    messages: int
+
+
+Progress = Callable[[Moved], object]
+"""Is told how far it is, now and then."""
+
+
+class _Chat(NamedTuple):
+    key: ChatKey
+    record: ChatRecord
+    messages: Iterable[Record]
+
+
+def copy(source: ChatHistory, target: ChatHistory, *, progress: Progress | None = None) -> Moved:
+    """Copy every chat of every owner of one store into another, whatever the two are.
+
+    A copy that was interrupted is gone on with by the same call: what has arrived is not copied again. Each chat is
+    compared with its source when it has arrived. `ChatExistsError` for a chat that the target has with other messages;
+    those that came before it have arrived, and it is as it was.
+    """
+    return _receive(target._backend(), _chats(source._backend()), progress)
+
+
+def export(source: ChatHistory, file: TextIO, *, progress: Progress | None = None) -> Moved:
+    """Write every chat of every owner of a store to a file, as JSON Lines in UTF-8."""
+    file.write(json.dumps(HEADER) + "\n")
+    chats = messages = 0
+    for key, record, stored in _chats(source._backend()):
+        line = {"tenant": key.tenant_id, "user": key.user_id, "chat": key.chat_id}
+        file.write(json.dumps(line | _chat_fields(record), ensure_ascii=False) + "\n")
+        chats += 1
+        for each in stored:
+            file.write(json.dumps(line | _message_fields(each), ensure_ascii=False) + "\n")
+            messages += 1
+            if progress and messages % PAGE == 0:
+                progress(Moved(chats, messages))
+    return Moved(chats, messages)
+
+
+def import_from(file: TextIO, target: ChatHistory, *, progress: Progress | None = None) -> Moved:
+    """Read every chat of an exported file into a store. See `copy` for what happens to what is there already.
+
+    `InvalidArgumentError`, naming the line, for a file that is no export.
+    """
+    return _receive(target._backend(), _read(file), progress)
+
+
+# ---- from a store
+
+
+def _chats(backend: Backend) -> Iterator[_Chat]:
+    for owner in backend.owners():
+        for chat_id in backend.chat_ids(owner):
+            key = chat_key(owner, chat_id)
+            record = backend.get_chat(key)
+            if record is not None:
+                yield _Chat(key, record, _messages(backend, key))
+
+
+def _messages(backend: Backend, key: ChatKey) -> Iterator[Record]:
+    after: int | None = None
+    while records := backend.read(key, after=after, limit=PAGE, status=None):
+        yield from records
+        after = records[-1].position
+
+
+# ---- into a store
+
+
+def _receive(target: Backend, chats: Iterable[_Chat], progress: Progress | None) -> Moved:
+    moved = Moved(0, 0)
+    for chat in chats:
+        arrival = _Arrival(target, chat)
+        for count in arrival.run():
+            if progress:
+                progress(Moved(moved.chats + 1, moved.messages + count))
+        moved = Moved(moved.chats + 1, moved.messages + arrival.count)
+        if progress:
+            progress(moved)
+    return moved
+
+
+class _Arrival:
+    """One chat on its way into a store."""
+
+    def __init__(self, target: Backend, chat: _Chat) -> None:
+        self.target = target
+        self.chat = chat
+        self.count = 0
+        self.statuses: list[str] = []
+        self.sent = blake2b(digest_size=16)
+
+    def run(self) -> Iterator[int]:
+        """Take all messages, and say after each page how many there are so far."""
+        key, record, messages = self.chat
+        there = self.target.get_chat(key)
+        outline = self.target.outline(key) if there else None
+        known = outline.rows if outline else ()
+        page: list[Draft] = []
+        last: str | None = None
+        for each in messages:
+            mark = digest(each.payload)
+            self.statuses.append(each.status)
+            _add(self.sent, each.message_id, each.parent, mark)
+            if self.count < len(known):
+                _, message_id, parent, _, theirs = known[self.count]
+                if (message_id, parent, bytes(theirs)) != (each.message_id, each.parent, mark):
+                    raise self._other()
+            elif there is not None and there.metadata != MARK:
+                raise self._other()
+            else:
+                if page and (each.parent != last or len(page) == PAGE):
+                    there = self._append(there, page)
+                    page = []
+                    yield self.count
+                if not page:
+                    self.follows = each.parent
+                page.append(draft_again(each, mark))
+                last = each.message_id
+            self.count += 1
+        if self.count < len(known):
+            raise self._other()
+        if there is None or there.metadata == MARK:
+            there = self._append(there, page)
+            self._finish(there, record)
+        self._compare()
+
+    def _append(self, there: ChatRecord | None, page: list[Draft]) -> ChatRecord:
+        key, record, _ = self.chat
+        if there is None:
+            self.target.write(key, Change(record.created_at, 0, title=record.title, metadata=MARK))
+            there = record._replace(metadata=MARK, version=self._version())
+        if page:
+            change = Change(record.created_at, there.version, page, follows=self.follows, active=len(page))
+            there = there._replace(version=self.target.write(key, change).version)
+        return there
+
+    def _finish(self, there: ChatRecord, record: ChatRecord) -> None:
+        """Put everything but the messages in its place, in one write."""
+        key = self.chat.key
+        outline = self.target.outline(key)
+        rows = outline.rows if outline else ()
+        statuses = [(row[0], status) for row, status in zip(rows, self.statuses, strict=True) if row[3] != status]
+        active = _active(self.statuses) - _active([row[3] for row in rows])
+        change = Change(record.updated_at, there.version, statuses=statuses, active=active, head=record.head)
+        change.metadata, change.shared = record.metadata, record.shared
+        self.target.write(key, change)
+
+    def _compare(self) -> None:
+        outline = self.target.outline(self.chat.key)
+        received = blake2b(digest_size=16)
+        rows: Iterable[OutlineRow] = outline.rows if outline else ()
+        for row in rows:
+            _add(received, row[1], row[2], bytes(row[4]))
+        if received.digest() != self.sent.digest():
+            raise StorageError(
+                f"chat {shortened(self.chat.key.chat_id)} did not arrive as it was: others wrote to it, or the target "
+                "does not keep what it is given; delete it there and copy again"
+            )
+
+    def _version(self) -> int:
+        record = self.target.get_chat(self.chat.key)
+        return record.version if record else 0
+
+    def _other(self) -> ChatExistsError:
+        return ChatExistsError(
+            f"the target has a chat {shortened(self.chat.key.chat_id)} with other messages, which were left as they "
+            "are: delete it there, or copy into an empty store"
+        )
+
+
+def _active(statuses: Iterable[str]) -> int:
+    return sum(status == MessageStatus.ACTIVE for status in statuses)
+
+
+def _add(hashed: blake2b, message_id: str, parent: str | None, mark: bytes) -> None:
+    hashed.update(json.dumps([message_id, parent]).encode())
+    hashed.update(mark)
+
+
+# ---- a file
+
+
+def _chat_fields(record: ChatRecord) -> dict[str, Any]:
+    return {
+        "title": record.title,
+        "shared": record.shared,
+        "head": record.head,
+        "created_at": record.created_at.isoformat(),
+        "updated_at": record.updated_at.isoformat(),
+        "metadata": None if record.metadata is None else json.loads(record.metadata),
+    }
+
+
+def _message_fields(record: Record) -> dict[str, Any]:
+    return {
+        "position": record.position,
+        "message_id": record.message_id,
+        "parent": record.parent,
+        "status": record.status,
+        "role": record.role,
+        "format": record.format,
+        "format_version": record.format_version,
+        "created_at": record.created_at.isoformat(),
+        "text": record.text,
+        "metadata": None if record.metadata is None else json.loads(record.metadata),
+        "payload": record.payload,
+    }
+
+
+def _read(file: TextIO) -> Iterator[_Chat]:
+    lines = _lines(file)
+    if next(lines, (0, {}))[1] != HEADER:
+        raise InvalidArgumentError("this is no export of chat_history: its first line is another one")
+    waiting = next(lines, None)
+    while waiting is not None:
+        number, line = waiting
+        try:
+            key = chat_key(owner_key(line["tenant"], line["user"]), line["chat"])
+            if "payload" in line:
+                raise KeyError("title")
+            record = _chat(line)
+        except (LookupError, TypeError, ValueError) as error:
+            raise _bad(number, error) from error
+        waiting = None
+
+        def messages(key: ChatKey = key) -> Iterator[Record]:
+            nonlocal waiting
+            for number, line in lines:
+                if "payload" not in line:
+                    waiting = number, line
+                    return
+                try:
+                    if (line["tenant"], line["user"], line["chat"]) != key[:3]:
+                        raise ValueError("it is of another chat than the line before")
+                    yield _message(line)
+                except (LookupError, TypeError, ValueError) as error:
+                    raise _bad(number, error) from error
+
+        stored = messages()
+        yield _Chat(key, record, stored)
+        for _ in stored:
+            pass
+
+
+def _lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise _bad(number, error) from error
+        if not isinstance(fields, dict):
+            raise _bad(number, "it is no object")
+        yield number, fields
+
+
+def _bad(number: int, why: object) -> InvalidArgumentError:
+    return InvalidArgumentError(f"line {number} of the export cannot be read: {why}; what came before it has arrived")
+
+
+def _chat(line: Mapping[str, Any]) -> ChatRecord:
+    times = datetime.fromisoformat(line["created_at"]), datetime.fromisoformat(line["updated_at"])
+    return ChatRecord(line["chat"], line["title"], _metadata(line), line["shared"], 0, 0, line["head"], *times)
+
+
+def _message(line: Mapping[str, Any]) -> Record:
+    json.loads(line["payload"])
+    return Record(
+        line["position"],
+        line["message_id"],
+        line["parent"],
+        MessageStatus(line["status"]).value,
+        line["role"],
+        line["format"],
+        line["format_version"],
+        line["payload"],
+        line["text"],
+        datetime.fromisoformat(line["created_at"]),
+        _metadata(line),
+    )
+
+
+def _metadata(line: Mapping[str, Any]) -> str | None:
+    return json.dumps(line["metadata"]) if line["metadata"] else None

@@ -1,0 +1,203 @@
+"""Chats move between stores, and to a file and back: all of them, as they were, also after interruptions."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent
+from pydantic_ai.models.test import TestModel
+from stores import DURABLE, SPAWN, Store, on
+
+from chat_history import ChatExistsError, ChatHistory, InvalidArgumentError, StoredMessage, transfer
+from chat_history.testing import check_chat, say
+
+OWNERS = [("", ""), ("", "ann"), ("acme", "ann"), ("\u00e9", "\U0001f600'\"/")]
+Seen = dict[tuple[str, str, str], tuple[Any, list[StoredMessage]]]
+
+
+def fill(history: ChatHistory) -> None:
+    """Everything that a store can hold."""
+    for tenant, user in OWNERS:
+        view = history.for_user(user, tenant_id=tenant)
+        view.create_chat("empty", title="E", metadata={"a": [1.5, None, {"\u00fc": True}]})
+        view.add_messages("c", [say("user", f"{tenant}/{user} {number}") for number in range(600)])
+        view.update_chat("c", title="T\u2028", shared=user == "ann")
+        view.archive_oldest_messages("c", 20)
+    branched = history.for_user("bob")
+    branched.add_message(
+        "b", {"role": "user", "content": "a\0b\ud800", "z": 10**400, "a": 1e2}, metadata={"payload": 1}
+    )
+    branched.add_messages("b", Agent(TestModel()).run_sync("Hi").all_messages())
+    branched.add_messages("b", [say("user", "a"), say("assistant", "b")], message_ids=["x", "y"])
+    branched.switch_branch("b", "x")
+    branched.add_message("b", say("assistant", "c"))
+    branched.switch_branch("b", None)
+    branched.add_message("b", say("user", "anew"))
+    branched.switch_branch("b", "x")
+    branched.archive_oldest_messages("b", 1)
+
+
+def seen(history: ChatHistory) -> Seen:
+    """All of a store, but for what is the store's own: versions, and positions where messages were deleted."""
+    found: Seen = {}
+    for owner in history._backend().owners():
+        view = history.for_user(owner.user_id, tenant_id=owner.tenant_id)
+        for chat_id in view.get_all_chat_ids():
+            chat = view.get_chat(chat_id)
+            fields = (chat.title, chat.metadata, chat.shared, chat.message_count, chat.created_at, chat.updated_at)
+            found[owner.tenant_id, owner.user_id, chat_id] = fields, check_chat(view, chat_id)
+    return found
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Another store than `store`."""
+    kind: str = request.param
+    if kind == "postgres":
+        return Store(kind, request.getfixturevalue("postgres_url"), f"t{time.time_ns()}")
+    return Store(kind, str(tmp_path / "target"))
+
+
+into = pytest.mark.parametrize("target", DURABLE, indirect=True)
+
+
+@into
+@on(*DURABLE)
+def test_a_copy_is_equal_message_by_message(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        fill(one)
+        told: list[transfer.Moved] = []
+        moved = transfer.copy(one, other, progress=told.append)
+        assert seen(other) == seen(one)
+        assert moved == told[-1] == (9, 4 * 600 + sum(len(each[1]) for key, each in seen(one).items() if key[2] == "b"))
+        assert told == sorted(told)
+        before = seen(other)
+        assert transfer.copy(one, other) == moved, "a second copy finds all there"
+        assert seen(other) == before
+
+
+@on(*DURABLE)
+def test_an_export_comes_back_equal(store: Store) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        fill(history)
+        file = io.StringIO()
+        moved = transfer.export(history, file)
+        assert len(file.getvalue().splitlines()) >= 1 + moved.chats + moved.messages
+        file.seek(0)
+        assert transfer.import_from(file, other) == moved
+        assert seen(other) == seen(history)
+        again = io.StringIO()
+        transfer.export(other, again)
+        assert again.getvalue() == file.getvalue()
+
+
+@on("sqlite")
+def test_an_export_says_all_of_a_message_on_its_line(store: Store) -> None:
+    with store.open() as history:
+        (one,) = history.add_messages("c", [say("user", "hi")], metadata={"m": 1})
+        file = io.StringIO()
+        transfer.export(history, file)
+    header, chat, message = map(json.loads, file.getvalue().splitlines())
+    assert header == {"chat_history_export": 1}
+    assert (chat["chat"], chat["head"]) == ("c", one.message_id)
+    assert {name: message[name] for name in ("message_id", "payload", "status", "metadata", "text")} == {
+        "message_id": one.message_id,
+        "payload": one.payload,
+        "status": "active",
+        "metadata": {"m": 1},
+        "text": "hi",
+    }
+
+
+@on("memory")
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda lines: lines[1:], None),
+        (lambda lines: [], None),
+        (lambda lines: [*lines[:3], "{", *lines[3:]], 4),
+        (lambda lines: [*lines[:2], "[]"], 3),
+        (lambda lines: [*lines[:1], *lines[2:]], 2),
+        (lambda lines: [*lines[:3], lines[3].replace('"payload"', '"pay"')], 4),
+        (lambda lines: [*lines[:3], lines[3].replace('"chat": "c"', '"chat": "d"')], 4),
+        (lambda lines: [*lines[:3], lines[3].replace('"status": "active"', '"status": "lost"')], 4),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, spoil: Any, line: int | None) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        history.add_messages("c", [say("user", "a"), say("user", "b")])
+        file = io.StringIO()
+        transfer.export(history, file)
+        spoilt = io.StringIO("".join(f"{each}\n" for each in spoil(file.getvalue().splitlines())))
+        with pytest.raises(InvalidArgumentError, match="no export" if line is None else f"line {line} "):
+            transfer.import_from(spoilt, other)
+
+
+@into
+@on("sqlite")
+def test_a_chat_with_other_messages_is_left_as_it_is(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        one.add_messages("c", [say("user", "a"), say("user", "b")], message_ids=["0", "1"])
+        for mine in (["x"], ["a"], ["a", "b", "c"]):
+            other.delete_chat_history("c")
+            other.add_messages("c", [say("user", each) for each in mine], message_ids=["0", "1", "2"][: len(mine)])
+            before = seen(other)
+            with pytest.raises(ChatExistsError, match="'c' with other messages"):
+                transfer.copy(one, other)
+            assert seen(other) == before
+
+
+@into
+@on("json", "sqlite")
+def test_an_interrupted_copy_is_gone_on_with(store: Store, target: Store) -> None:
+    with store.open() as one:
+        fill(one)
+        for stop in (1, 4, 9):
+            steps = iter(range(stop))
+            with target.open() as other, pytest.raises(StopIteration):
+                transfer.copy(one, other, progress=lambda moved, steps=steps: next(steps))
+        with target.open() as other:
+            transfer.copy(one, other)
+            assert seen(other) == seen(one)
+
+
+def _copy(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        transfer.copy(one, other)
+
+
+@into
+@on("json", "sqlite")
+def test_a_copy_that_was_killed_twice_and_resumed_is_equal(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        one.add_messages("c", [say("user", str(number)) for number in range(4000)])
+        one.add_messages("d", [say("user", str(number)) for number in range(4000)])
+        for least in (1, 3000):
+            process = SPAWN.Process(target=_copy, args=(store, target))
+            process.start()
+            while sum(map(other.get_message_count, ("c", "d"))) < least and process.is_alive():
+                time.sleep(0.001)
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+        transfer.copy(one, other)
+        assert seen(other) == seen(one)
+
+
+@into
+@on("sqlite")
+def test_who_is_written_to_meanwhile_is_named(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        one.add_messages("c", [say("user", str(number)) for number in range(1000)])
+
+        def meddle(moved: transfer.Moved) -> None:
+            other.add_message("c", say("user", "mine"))
+
+        with pytest.raises(RuntimeError, match="changed since"):
+            transfer.copy(one, other, progress=meddle)
