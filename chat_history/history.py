@@ -47,7 +47,7 @@ from .errors import (
 )
 from .formats import MessageFormat, get_format, usual_formats
 from .loading import DICTS, as_dicts, load, naming_damage, report
-from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_ids
+from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
 from .records import Stored, chat_of, stored_draft, stored_message
 from .sharing import SharedChats, refuse
 from .tokens import CountTokens, tokens_of, usual_count
@@ -206,9 +206,12 @@ class ChatHistory:
             )[0]
         writer = self._writer()
         key = self._key(chat_id)
-        checked_version(expected_version)
-        draft = writer.draft(message, new_ids(1)[0], checked_metadata(metadata), _named(format))
-        written = writer.append(key, (draft,), expected_version)
+        draft = writer.draft(message, new_id(), checked_metadata(metadata), _named(format))
+        if expected_version is None:
+            written = writer.append_one(key, draft)
+        else:
+            checked_version(expected_version)
+            written = writer.append(key, (draft,), expected_version)
         return stored_draft(key.chat_id, draft, written.position, written.parent)
 
     def add_messages(
@@ -615,7 +618,7 @@ class ChatHistory:
         unless given, metadata. `ChatNotFoundError`, `MessageNotFoundError`.
         """
         key = self._key(chat_id)
-        target = self._key(new_ids(1)[0] if new_chat_id is None else new_chat_id)
+        target = self._key(new_id() if new_chat_id is None else new_chat_id)
         given = UNSET if isinstance(metadata, Unset) else checked_metadata(metadata)
         try:
             if not self._writer().fork(key, target, None if at is None else checked_message_id(at), given):
@@ -649,7 +652,7 @@ class ChatHistory:
         self, chat_id: str | None = None, *, title: str = "", metadata: Mapping[str, Any] | None = None
     ) -> Chat:
         """A new chat without messages; its id is a UUIDv7 unless given. `ChatExistsError` if there is such a chat."""
-        key = self._key(new_ids(1)[0] if chat_id is None else chat_id)
+        key = self._key(new_id() if chat_id is None else chat_id)
         change = Change(datetime.now(UTC), 0, title=checked_text(title, "title"), metadata=checked_metadata(metadata))
         try:
             self._backend().write(key, change)

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
-__all__ = ["Branch", "Chat", "Deleted", "Message", "MessageStatus", "Page", "StoredMessage", "new_ids"]
+__all__ = ["Branch", "Chat", "Deleted", "Message", "MessageStatus", "Page", "StoredMessage", "new_id", "new_ids"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -123,21 +123,26 @@ class Page(Sequence[T_co], Generic[T_co]):
         return iter(self.items)
 
 
-def new_ids(count: int) -> list[str]:
-    """New message ids, ascending: UUIDs of version 7 (RFC 9562), which sort by the time they were made.
-
-    Ascending within one call, because an index takes them faster in order; between calls, to the millisecond.
-    """
-    stamp = f"{time.time_ns() // 1_000_000:012x}"
-    start = f"{stamp[:8]}-{stamp[8:]}-7"
-    if count != 1:
-        return sorted([start + end for end in _ends(count)])
+def new_id() -> str:
+    """A new message id: a UUID of version 7 (RFC 9562). Ids sort by the time they were made, to the millisecond."""
     try:
-        return [start + _spare.pop()]
+        return _start() + _spare.pop()
     except IndexError:
         end, *spare = _ends(64)
         _spare.extend(spare)
-        return [start + end]
+        return _start() + end
+
+
+def new_ids(count: int) -> list[str]:
+    """So many new message ids, ascending, because an index takes them faster in order."""
+    start = _start()
+    return sorted([start + end for end in _ends(count)])
+
+
+def _start() -> str:
+    """What the ids of this millisecond begin with."""
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{stamp[:8]}-{stamp[8:]}-7"
 
 
 def _ends(count: int) -> list[str]:

@@ -59,7 +59,8 @@ class Writer:
 
     def draft(self, message: Any, message_id: str, metadata: str | None, form: MessageFormat | None) -> Draft:
         """A message ready to be appended. `InvalidMessageError` if it cannot be stored."""
-        return draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
+        form, dumped, mark = self._dumped(message, form)
+        return draft_of(form, dumped, mark, message_id, datetime.now(UTC), metadata)
 
     def drafts(
         self, messages: Sequence[Any], ids: Sequence[str], metadata: str | None, form: MessageFormat | None
@@ -71,6 +72,12 @@ class Writer:
             draft_of(*dumped(message, form), message_id, now, metadata)
             for message, message_id in zip(messages, ids, strict=True)
         )
+
+    def append_one(self, key: ChatKey, draft: Draft) -> Written:
+        """Add it at the end, whatever the version."""
+        written = self.backend.append(key, draft)
+        self.branches.drop(key.key)
+        return written
 
     def append(self, key: ChatKey, drafts: Sequence[Draft], expected_version: int | None) -> Written:
         """Add them all, next to one another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -128,12 +129,39 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
         assert history.get_chat_history("c") == [HELLO]
 
 
-def test_a_commit_waits_for_the_disk_unless_it_is_told_not_to(path: Path) -> None:
-    for durability, synchronous in (("full", 2), ("relaxed", 1)):
-        backend = SQLiteBackend(path, durability=durability)  # type: ignore[arg-type]
-        assert backend._file._connect().execute("PRAGMA synchronous").fetchone() == (synchronous,)
-        assert backend._file._connect().execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        backend.close()
+def test_a_write_returns_when_the_log_is_on_the_disk_unless_it_is_told_not_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit leaves the log to be synced outside of the lock: what others see by then, this checks from there."""
+    seen: list[tuple[bool, int]] = []
+
+    def sync(fd: int) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            committed = other.execute("SELECT count(*) FROM messages").fetchone()[0]
+        seen.append((os.path.samestat(os.fstat(fd), os.stat(f"{path}-wal")), committed))
+
+    monkeypatch.setattr(sqlite_file, "sync", sync)
+    with opened(path) as history:
+        for number in (1, 2):
+            history.add_message("c", HELLO)
+            assert seen[-1] == (True, number)
+        history.save_messages("c", [HELLO, HELLO, HELLO])
+        assert seen[-1] == (True, 3)
+        count = len(seen)
+    with opened(path, durability="relaxed") as history:
+        history.add_message("c", HELLO)
+    assert len(seen) == count
+
+
+def test_a_disk_that_fails_to_keep_a_write_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with opened(path) as history:
+        history.add_message("c", HELLO)
+        monkeypatch.setattr(sqlite_file, "sync", sync)
+        with pytest.raises(StorageError, match="failed to keep"):
+            history.add_message("c", HELLO)
 
 
 def test_on_a_network_file_system_there_is_no_log_and_a_warning(

@@ -262,6 +262,13 @@ class Backend(ABC):
         did, it stays. A chat that this write creates starts at `version = first_version(change.now)`, position 0.
         """
 
+    def append(self, chat: ChatKey, draft: Draft) -> Written:
+        """Add one message to the end of the active branch, at whatever version; the chat is created if it is missing.
+
+        This is done most of all, so a backend may know a shorter way than `write`.
+        """
+        return self.write(chat, Change(draft.created_at, None, (draft,), active=1))
+
     @abstractmethod
     def get_chat(self, chat: ChatKey) -> ChatRecord | None:
         """The chat's record, None if there is no such chat."""

@@ -25,28 +25,37 @@ class Joining(Generic[T, R]):
         self._lock = threading.Lock()
         self._queues: dict[Hashable, _Queue[T, R]] = {}
 
+    def begin(self, key: Hashable) -> bool:
+        """Whether a key is yours alone until you `end` it: not where others work on it, or came in a crowd just now."""
+        with self._lock:
+            if key in self._queues:
+                return False
+            queue = self._queues[key] = _Queue()
+            queue.is_busy = True
+        return True
+
+    def end(self, key: Hashable) -> None:
+        """Let the next work on the key."""
+        with self._lock:
+            self._pass_on(key, self._queues[key])
+
     def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T], R]) -> R:
         """The item's own part of what `work(items)` returns, a result for each item.
 
         Where the work of several fails, each does its own by `alone`, as it may be the fault of one. It may have been
         done already, where the thread that led them was interrupted.
         """
-        turn: _Turn[T, R] | None = None
-        with self._lock:
-            queue = self._queues.get(key)
-            if queue is None:
-                queue = self._queues[key] = _Queue()
-            if queue.is_busy or queue.is_crowded:
-                turn = _Turn(item)
-                turn.leads = not queue.is_busy
-                queue.waiting.append(turn)
-            queue.is_busy = True
-        if turn is None:
+        if self.begin(key):
             try:
                 return work([item])[0]
             finally:
-                with self._lock:
-                    self._pass_on(key, queue)
+                self.end(key)
+        turn = _Turn[T, R](item)
+        with self._lock:
+            queue = self._queues.setdefault(key, _Queue())
+            turn.leads = not queue.is_busy
+            queue.waiting.append(turn)
+            queue.is_busy = True
         try:
             if not turn.leads:
                 turn.wait()

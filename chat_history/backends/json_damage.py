@@ -12,7 +12,8 @@ from typing import Any
 
 from chat_history.errors import ChatHistoryWarning, ConfigError, DamagedStoreError, NewerStoreError
 
-from .json_disk import File, put_aside, replaced, sync, sync_folder, write_at
+from .disk import sync
+from .json_disk import File, put_aside, replaced, sync_folder, write_at
 from .json_index import BadLineError, Index
 from .json_lines import CLOSING, OPENING, document_lines, is_record
 

@@ -11,7 +11,9 @@ from contextlib import suppress
 
 from chat_history.errors import ConfigError, StorageError
 
-__all__ = ["File", "opened", "put_aside", "replaced", "sync", "sync_folder", "write_at"]
+from .disk import sync
+
+__all__ = ["File", "opened", "put_aside", "replaced", "sync_folder", "write_at"]
 
 _BUFFER = 1 << 20
 
@@ -89,15 +91,6 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
     written = os.pwrite(fd, data, offset)
     while written < len(data):
         written += os.pwrite(fd, memoryview(data)[written:], offset + written)
-
-
-def sync(fd: int) -> None:
-    """Wait until what was written is on the disk."""
-    if hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
-    else:
-        # macOS: its fsync leaves the data in the disk's own cache.
-        fcntl.fcntl(fd, getattr(fcntl, "F_FULLFSYNC"))  # noqa: B009
 
 
 def sync_folder(path: str) -> None:

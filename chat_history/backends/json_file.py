@@ -125,7 +125,7 @@ class JSONBackend(Backend):
         position = 0 if known is None else known.next_position()
         last = None if known is None else known.head_id()
         parent = last if change.follows is UNSET else change.follows
-        if _is_plain(change) and index.dead <= max(_WASTE, index.end // 2):
+        if _is_plain(change) and not _is_wasteful(index):
             self._file.append_one(index, head, drafts[0], position, parent)
             return Written(version, position, parent)
         lines: Iterable[str] = draft_lines(head, drafts, position, parent)
@@ -138,13 +138,30 @@ class JSONBackend(Backend):
             messages=len(drafts),
         )
         lines = chain((opening,), lines)
-        if change.deletions or change.replacements or index.dead > max(_WASTE, index.end // 2):
+        if change.deletions or change.replacements or _is_wasteful(index):
             gone = set(index.rows(known, change.deletions))
             edits = {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
             self._rewrite(index, {head.encode()}, gone, edits, lines)
         else:
             self._file.append(index, lines)
         return Written(version, position, parent) if drafts else Written(version, 0, None)
+
+    @_plainly
+    def append(self, chat: ChatKey, draft: Draft) -> Written:
+        return self._file.write(lambda index: self._append(index, chat, draft))
+
+    def _append(self, index: Index, chat: ChatKey, draft: Draft) -> Written:
+        """What `_change` does for one draft, whose line says all there is to say."""
+        if _is_wasteful(index):
+            return self._change(index, chat, Change(draft.created_at, None, (draft,), active=1))
+        head = head_of(chat.tenant_id, chat.user_id, chat.chat_id)
+        known = index.chats.get(head.encode())
+        if known is None:
+            self._file.append_one(index, head, draft, 0, None)
+            return Written(first_version(draft.created_at), 0, None)
+        position, parent = known.next_position(), known.head_id()
+        self._file.append_one(index, head, draft, position, parent)
+        return Written(known.version, position, parent)
 
     @_plainly
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
@@ -303,6 +320,11 @@ def _is_plain(change: Change) -> bool:
         and change.shared is UNSET
         and change.appends_only
     )
+
+
+def _is_wasteful(index: Index) -> bool:
+    """Whether so many lines were replaced by later ones that the file is better written anew."""
+    return index.dead > _WASTE and index.dead > index.end // 2
 
 
 def _changed(chat_id: str, known: Chat | None, change: Change, version: int) -> ChatRecord:

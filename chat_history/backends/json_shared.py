@@ -17,8 +17,9 @@ from weakref import WeakSet
 from chat_history.errors import ConfigError, HistoryClosedError, StorageError, StoreBusyError
 
 from .base import Draft
+from .disk import sync
 from .json_damage import document, mended
-from .json_disk import File, opened, replaced, sync, write_at
+from .json_disk import File, opened, replaced, write_at
 from .json_index import BadLineError, Index
 from .json_lines import CLOSING, draft_header, stamp
 

@@ -35,6 +35,7 @@ from .base import (
     ChatKey,
     ChatRecord,
     Cleared,
+    Draft,
     Outline,
     OwnerKey,
     PayloadRow,
@@ -45,12 +46,16 @@ from .base import (
 )
 from .joining import Joining
 from .postgres_changes import (
+    APPEND,
     COLUMNS,
+    END,
+    appended,
     change_statement,
     copied,
     is_long,
     merely_appends,
     parameters_of,
+    place_in,
     what_was_written,
     written_at,
 )
@@ -142,10 +147,11 @@ REMEMBERED = 4096
 class _KnownChat:
     """A chat that was written to: its parameters, and whether other processes seem to write to it too."""
 
-    __slots__ = ("_end", "parameters", "suspicion")
+    __slots__ = ("_end", "parameters", "suspicion", "values")
 
     def __init__(self, chat: ChatKey) -> None:
         self.parameters = parameters_of(chat)
+        self.values = list(self.parameters.values())
         self.suspicion = 0
         """For how many appends others are still thought to write to it."""
         self._end: int | None = None
@@ -195,10 +201,11 @@ class PostgresBackend(Backend):
         }
         quoted = None if schema is None else _quoted(schema)
         self._prefix = "" if quoted is None else f"{quoted}."
+        self._append_statements = [APPEND.format(schema=self._prefix) + END[waits] for waits in (False, True)]
         self._is_full = durability == "full"
         self._may_flush: bool | None = None
         self._joining: Joining[Change, Written] = Joining()
-        self._known: dict[UUID, _KnownChat] = {}
+        self._known: dict[int, _KnownChat] = {}
         self._connections = Connections(
             conninfo, pool=pool, least=min_connections, most=max_connections, timeout=timeout, prepare=prepare
         )
@@ -230,11 +237,37 @@ class PostgresBackend(Backend):
         if not merely_appends(change):
             return self._apply(chat, [change])[0]
         return self._joining.do(
-            chat.key,
+            chat.key.int,
             change,
             lambda changes: self._apply(chat, changes),
             lambda change: self._apply(chat, [change], unsure=True)[0],
         )
+
+    def append(self, chat: ChatKey, draft: Draft) -> Written:
+        key = chat.key.int
+        if not self._joining.begin(key):
+            return self.write(chat, Change(draft.created_at, None, (draft,), active=1))
+        try:
+            known = self._known.get(key) or self._know(chat)
+            frees_row = self._is_full and known.suspicion > 0 and self._can_flush()
+            statement = self._append_statements[self._is_full and not frees_row]
+            parameters = appended(known.values, draft)
+
+            def work(connection: Connection) -> Written:
+                written = place_in(ask(connection, statement, parameters))
+                if frees_row:
+                    ask(connection, FLUSH)
+                return written
+
+            def settle(connection: Connection) -> Written | None:
+                change = Change(draft.created_at, None, (draft,), active=1)
+                return next(iter(self._settled(connection, chat, [change]) or ()), None)
+
+            written = self._connections.run(work, settle)
+            known.saw(written.position, 1)
+            return written
+        finally:
+            self._joining.end(key)
 
     def _apply(self, chat: ChatKey, changes: Sequence[Change], *, unsure: bool = False) -> list[Written]:
         """Apply changes as one. Several of them merely append, and the outcome is as if they came one by one.
@@ -244,7 +277,7 @@ class PostgresBackend(Backend):
         change = changes[0]
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
         copies = is_long(drafts)
-        known = self._known.get(chat.key) or self._know(chat)
+        known = self._known.get(chat.key.int) or self._know(chat)
         frees_row = self._is_full and not copies and known.suspicion > 0 and self._can_flush()
         statement, parameters = change_statement(
             self._prefix, known.parameters, changes, drafts, copies=copies, waits=self._is_full and not frees_row
@@ -267,10 +300,7 @@ class PostgresBackend(Backend):
             return written
 
         def settle(connection: Connection) -> list[Written] | None:
-            written = self._settle(connection, chat, changes)
-            if written and self._can_flush():
-                ask(connection, FLUSH)
-            return written
+            return self._settled(connection, chat, changes)
 
         written = self._connections.run(work, settle, was_lost=unsure)
         if drafts:
@@ -280,8 +310,15 @@ class PostgresBackend(Backend):
     def _know(self, chat: ChatKey) -> _KnownChat:
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        known = self._known[chat.key] = _KnownChat(chat)
+        known = self._known[chat.key.int] = _KnownChat(chat)
         return known
+
+    def _settled(self, connection: Connection, chat: ChatKey, changes: Sequence[Change]) -> list[Written] | None:
+        """As `_settle`, and what was done is on the disk."""
+        written = self._settle(connection, chat, changes)
+        if written and self._can_flush():
+            ask(connection, FLUSH)
+        return written
 
     def _settle(self, connection: Connection, chat: ChatKey, changes: Sequence[Change]) -> list[Written] | None:
         """What a write did whose connection was lost before the answer came; None if it did not happen."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -17,12 +17,16 @@ from psycopg.pq.abc import PGresult
 from .base import UNSET, Change, ChatKey, Draft, Written, first_version
 
 __all__ = [
+    "APPEND",
     "COLUMNS",
+    "END",
+    "appended",
     "change_statement",
     "copied",
     "is_long",
     "merely_appends",
     "parameters_of",
+    "place_in",
     "what_was_written",
     "written_at",
 ]
@@ -113,6 +117,26 @@ END = {
     False: "\nSELECT version, position, head, set_config('synchronous_commit', 'off', true) FROM chat",
 }
 
+# What is done most, with as little to send as possible: `WITH_CHAT_APPENDED` and `ADD_ONE` for one message.
+APPEND = """
+WITH chat AS (
+    INSERT INTO {schema}chats AS c (chat_key, owner_key, tenant_id, user_id, chat_id, version, next_position,
+        message_count, head, created_at, updated_at, shared, title)
+    VALUES ($1, $2, $3, $4, $5, $6, 1, 1, $7, $8, $8, false, '')
+    ON CONFLICT (chat_key) DO UPDATE SET
+        version = c.version + 1,
+        next_position = c.next_position + 1,
+        message_count = c.message_count + 1,
+        head_before = c.head,
+        head = excluded.head,
+        updated_at = GREATEST(c.updated_at, excluded.updated_at)
+    RETURNING c.version, c.next_position - 1 AS position, c.head_before AS head
+), added AS (
+    INSERT INTO {schema}messages (chat_key, position, message_id, parent, status, role, format, format_version, digest,
+        created_at, metadata, text, payload)
+    SELECT $1, chat.position, $7, chat.head, 'active', $9, $10, $11, $12, $8, $13, $14, $15 FROM chat
+)"""
+
 LARGEST = 2**63 - 1
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
@@ -141,7 +165,7 @@ def is_long(drafts: Sequence[Draft]) -> bool:
     return count > SEVERAL or (count > 1 and sum(len(draft.payload) for draft in drafts) > SEVERAL_CHARACTERS)
 
 
-def parameters_of(chat: ChatKey) -> Parameters:
+def parameters_of(chat: ChatKey) -> dict[str, str]:
     """Those that are the same for each change of a chat."""
     return {
         "key": chat.key.hex,
@@ -152,9 +176,27 @@ def parameters_of(chat: ChatKey) -> Parameters:
     }
 
 
+def appended(chat: Sequence[str], draft: Draft) -> list[str | None]:
+    """The parameters of `APPEND`. chat: what `parameters_of` it says, in that order."""
+    message_id, role, form, version, payload, text, digest, at, metadata, said = draft
+    return [
+        *chat,
+        str(first_version(at)),
+        message_id,
+        at.isoformat(),
+        role,
+        form,
+        version,
+        f"\\x{digest.hex()}",
+        metadata,
+        None if said else text,
+        payload,
+    ]
+
+
 def change_statement(
     prefix: str,
-    chat: Parameters,
+    chat: Mapping[str, str],
     changes: Sequence[Change],
     drafts: Sequence[Draft],
     *,
@@ -167,7 +209,7 @@ def change_statement(
     drafts follow separately. waits: whether the commit waits for the disk.
     """
     change = changes[0]
-    parameters = chat | _parameters(changes, drafts, copies)
+    parameters: Parameters = {**chat, **_parameters(changes, drafts, copies)}
     text, names = _statement(
         prefix,
         _chat_part(change),
@@ -300,14 +342,14 @@ def _field(text: str | None) -> str:
 
 def what_was_written(changes: Sequence[Change], answer: PGresult) -> list[Written]:
     """What each of the changes did; nothing where the chat was at another version."""
-    if not answer.ntuples:
-        return []
+    return written_at(changes, *place_in(answer)) if answer.ntuples else []
+
+
+def place_in(answer: PGresult) -> Written:
+    """The chat's version after a write, and the position and head that it was given."""
     head = answer.get_value(0, 2)
-    return written_at(
-        changes,
-        int(answer.get_value(0, 0) or 0),
-        int(answer.get_value(0, 1) or 0),
-        None if head is None else head.decode(),
+    return Written(
+        int(answer.get_value(0, 0) or 0), int(answer.get_value(0, 1) or 0), None if head is None else head.decode()
     )
 
 

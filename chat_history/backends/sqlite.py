@@ -145,6 +145,9 @@ class SQLiteBackend(Backend):
     def write(self, chat: ChatKey, change: Change) -> Written:
         return self._file.write(_apply, chat, change, scrub=bool(change.deletions or change.replacements))
 
+    def append(self, chat: ChatKey, draft: Draft) -> Written:
+        return self._file.write(_append, chat, draft)
+
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
         return self._file.write(_delete_chat, chat.key.bytes, expected_version, scrub=True)
 
@@ -225,6 +228,25 @@ class SQLiteBackend(Backend):
 # ---- the work of one transaction
 
 
+def _append(connection: sqlite3.Connection, chat: ChatKey, draft: Draft) -> Written:
+    """What `_apply` does for one draft of a chat that exists, in as few steps as possible."""
+    execute = connection.execute
+    key = chat.key.bytes
+    row = execute(STATE, (key,)).fetchone()
+    if row is None:
+        return _apply(connection, chat, Change(draft.created_at, None, (draft,), active=1))
+    version, position, parent, updated = row
+    message_id, role, form, form_version, payload, text, digest, created_at, metadata, said = draft
+    now = _time(created_at)
+    execute(UPDATE_CHAT, (version + 1, position + 1, 1, message_id, now if now > updated else updated, key))
+    kept = None if said else text
+    execute(
+        ADD_MESSAGE,
+        (key, position, message_id, parent, role, form, form_version, digest, now, metadata, kept, payload),
+    )
+    return Written(version + 1, position, parent)
+
+
 def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Written:
     execute = connection.execute
     key = chat.key.bytes
@@ -256,9 +278,7 @@ def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Wri
         )
     else:
         execute(UPDATE_CHAT, (version, end, change.active, head, now if now > updated else updated, key))
-    if len(drafts) == 1:
-        execute(ADD_MESSAGE, next(_rows(key, position, parent, drafts)))
-    elif drafts:
+    if drafts:
         connection.executemany(ADD_MESSAGE, _rows(key, position, parent, drafts))
     if not change.appends_only:
         _change_messages(connection, key, change)

@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from chat_history.errors import (
@@ -19,10 +19,9 @@ from chat_history.errors import (
     HistoryClosedError,
     StorageError,
     StoreBusyError,
-    VersionConflictError,
 )
 
-from .joining import Joining
+from .disk import Descriptor, sync
 
 __all__ = ["SQLiteFile"]
 
@@ -55,7 +54,9 @@ class SQLiteFile:
         self.path = ":memory:" if self._in_memory else os.path.abspath(path)
         self._is_full = is_full
         self._timeout = timeout
-        self._joins = is_full and not self._in_memory
+        self._has_log = False
+        self._log: Descriptor | None = None
+        """The write-ahead log, to sync it by."""
         self._read_only = False
         self._closed = False
         self._writer: sqlite3.Connection | None = None
@@ -85,39 +86,15 @@ class SQLiteFile:
     def write(self, work: Callable[..., T], *arguments: Any, scrub: bool = False) -> T:
         """Do work in a transaction. scrub: afterwards no copy of what it deleted is left in the log.
 
-        Threads that have to wait for the disk share a transaction; a `VersionConflictError` of one is its own.
+        The lock that one writer of all has is free again while this one waits for the disk.
         """
-
-        def mine(connection: sqlite3.Connection) -> T:
-            return work(connection, *arguments)
-
-        if scrub or not self._joins or not self._lock.locked():
-            return self._transact(mine, scrub=scrub)
-        result = self._joining.do(None, mine, self._transact_together, self._transact)
-        if isinstance(result, VersionConflictError):
-            raise result
-        return cast(T, result)
-
-    def _transact_together(self, works: Sequence[Callable[[sqlite3.Connection], object]]) -> list[object]:
-        def work(connection: sqlite3.Connection) -> list[object]:
-            results: list[object] = []
-            for each in works:
-                try:
-                    results.append(each(connection))
-                except VersionConflictError as conflict:  # found before anything was written
-                    results.append(conflict)
-            return results
-
-        return self._transact(work)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T], *, scrub: bool = False) -> T:
         if not self._lock.acquire(timeout=self._timeout):
             raise self._busy()
         try:
             connection = self._writer or self._reopen()
             try:
                 self._begin(connection)
-                result = work(connection)
+                result = work(connection, *arguments)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -125,11 +102,40 @@ class SQLiteFile:
                 raise
             if scrub and not self._in_memory:
                 self._empty_log(connection)
-            return result
+            log = self._opened_log() if self._syncs_log else None
         except sqlite3.Error as error:
             raise self._explained(error) from error
         finally:
             self._lock.release()
+        if log is not None:
+            self._sync(log)
+        return result
+
+    @property
+    def _syncs_log(self) -> bool:
+        """Whether commits leave it to us to bring the log to the disk."""
+        return self._is_full and self._has_log
+
+    def _opened_log(self) -> Descriptor:
+        """The log. It stays the same file for as long as the writer's connection is open."""
+        if self._log is None:
+            try:
+                self._log = Descriptor(f"{self.path}-wal")
+            except OSError as error:
+                raise self._not_kept(error) from error
+        return self._log
+
+    def _sync(self, log: Descriptor) -> None:
+        try:
+            sync(log.fd)
+        except OSError as error:
+            raise self._not_kept(error) from error
+
+    def _not_kept(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.path}: the disk failed to keep what was written last ({error.strerror}); "
+            "check the disk, then open the history again to see what is stored"
+        )
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """Take the lock that one writer of all processes has, looking for it more often than SQLite itself would."""
@@ -150,7 +156,7 @@ class SQLiteFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
                     raise
-            pause = min(pause * 1.5, 0.01)
+            pause = min(pause * 1.5, 0.002)
 
     def _empty_log(self, connection: sqlite3.Connection) -> None:
         # Deleted cells are overwritten in the file (secure_delete), but the log still has the pages as they were.
@@ -210,11 +216,11 @@ class SQLiteFile:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._log = None
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(READERS)
-        self._joining: Joining[Callable[[sqlite3.Connection], object], object] = Joining()
 
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
@@ -228,7 +234,7 @@ class SQLiteFile:
         )
         if not self._read_only:
             connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_full else 'NORMAL'}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_full and not self._has_log else 'NORMAL'}")
             if self._is_full:
                 # On macOS fsync leaves the data in the drive's cache; elsewhere this changes nothing.
                 connection.execute("PRAGMA fullfsync = ON")
@@ -254,13 +260,15 @@ class SQLiteFile:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                connection.execute(f"PRAGMA journal_mode = {mode}")
-                return
+                self._has_log = connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0] == "wal"
+                break
             except sqlite3.OperationalError as error:
                 # Changing the mode takes the whole file, and SQLite does not wait for that as it does for a write.
                 if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)
+        if self._syncs_log:
+            connection.execute("PRAGMA synchronous = NORMAL")
 
     # ---- errors
 
