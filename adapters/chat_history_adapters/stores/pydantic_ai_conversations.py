@@ -169,7 +169,7 @@ def _record(chat: Chat) -> ConversationRecord:
     except ValueError as error:
         raise DamagedStoreError(
             f"the installed release of Pydantic AI cannot read what the metadata of chat {chat.chat_id[:80]!r} has "
-            f"under {KEY!r}: {error}; a newer release may have written it"
+            f"under {KEY!r}, which a newer one may have written: {' '.join(str(error).split())[:300]}"
         ) from error
     record.head_id = None if chat.head is None else _EntryId.of(chat.chat_id, chat.head)
     record.branches = [_EntryId.of(chat.chat_id, tip) for tip in record.branches]
@@ -236,12 +236,13 @@ def read_entry(history: ChatHistory, entry_id: str) -> ConversationEntry:
     """One entry. `MessageNotFoundError` if there is none of this id."""
     chat_id, message_id = _chat_id(history, entry_id), _message_id(entry_id)
     stored = history.get_message(chat_id, message_id)
-    # What another framework's message comes to is seen among its neighbours.
-    is_native = stored.format == FORMAT.name
-    entries = _entries(chat_id, [stored]) if is_native else read_history(history, entry_id, None)
-    for entry in entries:
-        if entry.id == entry_id:
-            return entry
+    if stored.format == FORMAT.name:
+        return _entries(chat_id, [stored])[0]
+    # What another framework's message comes to depends on its neighbours: those of the active branch, or of its own.
+    for head in (history.get_chat(chat_id).head, message_id):
+        for entry in read_history(history, head and _EntryId.of(chat_id, head), None):
+            if entry.id == entry_id:
+                return entry
     raise MessageNotFoundError(f"message {entry_id!r} of chat {chat_id[:80]!r} stands for nothing in Pydantic AI")
 
 
