@@ -12,12 +12,12 @@ from . import formats
 from .backends.base import Record
 from .errors import ConversionError, ConversionWarning, DamagedStoreError
 from .formats import Loss, MessageFormat, Source
-from .messages import Message
+from .messages import Message, StoredMessage
 
-__all__ = ["DICTS", "as_dicts", "load", "naming_damage", "report", "sources"]
+__all__ = ["DICTS", "as_dicts", "load", "load_each", "naming_damage", "report", "sources"]
 
 
-def sources(records: Sequence[Record]) -> list[Source]:
+def sources(records: Sequence[Record] | Sequence[StoredMessage]) -> list[Source]:
     """Records as conversions see them."""
     return [Source(record.message_id, record.format, record.payload, record.created_at) for record in records]
 
@@ -65,29 +65,64 @@ def load(form: MessageFormat, records: Sequence[Record]) -> tuple[list[Any], lis
     A payload of this very format that the installed release of its framework cannot load takes the way of the others,
     through the neutral message: it is never an error that hides the chat.
     """
-    native: dict[int, Any] = {}
-    losses = []
-    for index, record in enumerate(records):
-        if record.format != form.name:
-            continue
-        try:
-            native[index] = form.load([record.payload])[0]
-        except ValueError as error:
-            reason = f"the installed release of {form.name} cannot load it ({_first_line(error)}): converted instead"
-            losses.append(Loss(record.message_id, "", reason))
-    neutral: dict[int, list[Message]] = {}
-    if len(native) < len(records):
-        for index, message in formats.replayable(sources(records), form.name):
-            neutral.setdefault(index, []).append(message)
+    given = sources(records)
+    native, losses = _native(form, given)
+    neutral = _replayed(form, given) if len(native) < len(given) else {}
     messages: list[Any] = []
     foreign: list[Message] = []
-    for index in range(len(records)):
+    for index in range(len(given)):
         if index in native:
             messages += _converted(form, foreign, losses)
             messages.append(native[index])
         else:
             foreign += neutral.get(index, [])
     return [*messages, *_converted(form, foreign, losses)], losses
+
+
+def load_each(form: MessageFormat, given: Sequence[Source]) -> tuple[list[list[Any]], list[Loss]]:
+    """What each of these stored messages comes to, by itself: one message, none, or several; and what was lost.
+
+    As `load`, which does not tell where a message comes from, and so may put neighbours together.
+    """
+    if all(source.format == form.name for source in given):
+        try:
+            return [[message] for message in form.load([source.payload for source in given])], []
+        except ValueError:
+            pass  # one by one, below
+    native, losses = _native(form, given)
+    neutral = _replayed(form, given)
+    each = []
+    for index in range(len(given)):
+        if index in native:
+            each.append([native[index]])
+        else:
+            messages, lost = form.from_neutral(neutral.get(index, []))
+            losses += lost
+            each.append(messages)
+    return each, losses
+
+
+def _native(form: MessageFormat, given: Sequence[Source]) -> tuple[dict[int, Any], list[Loss]]:
+    """Those of the format itself, by their index, and those of them that the installed release cannot load."""
+    native: dict[int, Any] = {}
+    losses = []
+    for index, source in enumerate(given):
+        if source.format != form.name:
+            continue
+        try:
+            native[index] = form.load([source.payload])[0]
+        except ValueError as error:
+            reason = f"the installed release of {form.name} cannot load it ({_first_line(error)}): converted instead"
+            losses.append(Loss(source.message_id, "", reason))
+    return native, losses
+
+
+def _replayed(form: MessageFormat, given: Sequence[Source]) -> dict[int, list[Message]]:
+    """The neutral messages to convert, by the index of the stored one that they belong to."""
+    neutral: dict[int, list[Message]] = {}
+    for index, message in formats.replayable(given, form.name):
+        neutral.setdefault(index, []).append(message)
+    return neutral
 
 
 def _converted(form: MessageFormat, waiting: list[Message], losses: list[Loss]) -> list[Any]:

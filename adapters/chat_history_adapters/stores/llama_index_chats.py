@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from chat_history import (
     ChatHistory,
     ChatNotFoundError,
-    Message,
     MessageStatus,
     StoreBusyError,
     StoredMessage,
     VersionConflictError,
 )
-from chat_history.formats import Loss, Source, replayable
-from chat_history.loading import naming_damage, report
+from chat_history.loading import load_each, naming_damage, report, sources
 from chat_history_adapters.formats.llama_index import FORMAT
 
 if TYPE_CHECKING:
@@ -87,43 +85,11 @@ def _are_native(stored: Sequence[StoredMessage]) -> bool:
 
 
 def _converted(key: str, stored: Sequence[StoredMessage]) -> _Window:
-    if _are_native(stored):
-        try:
-            return _Window(FORMAT.load([message.payload for message in stored]), range(len(stored)), stored)
-        except ValueError:
-            pass  # one by one, below
-    messages: list[ChatMessage] = []
-    origins: list[int] = []
     with naming_damage(key, [(message.position, message.payload) for message in stored], payload=1):
-        native, losses = _native(stored)
-        neutral: dict[int, list[Message]] = {}
-        sources = [Source(each.message_id, each.format, each.payload, each.created_at) for each in stored]
-        for index, message in replayable(sources, FORMAT.name):
-            neutral.setdefault(index, []).append(message)
-        for index in range(len(stored)):
-            if index in native:
-                made = [native[index]]
-            else:
-                made, lost = FORMAT.from_neutral(neutral.get(index, []))
-                losses += lost
-            messages += made
-            origins += [index] * len(made)
+        each, losses = load_each(FORMAT, sources(stored))
     report(losses, target=FORMAT.name, strict=False)
-    return _Window(messages, origins, stored)
-
-
-def _native(stored: Sequence[StoredMessage]) -> tuple[dict[int, ChatMessage], list[Loss]]:
-    """Those that LlamaIndex wrote, by their index, and those of them that the installed release cannot load."""
-    native: dict[int, ChatMessage] = {}
-    losses = []
-    for index, message in enumerate(stored):
-        if message.format == FORMAT.name:
-            try:
-                native[index] = FORMAT.load([message.payload])[0]
-            except ValueError:
-                reason = "the installed release of LlamaIndex cannot load it: converted instead"
-                losses.append(Loss(message.message_id, "", reason))
-    return native, losses
+    origins = [index for index, messages in enumerate(each) for _ in messages]
+    return _Window([message for messages in each for message in messages], origins, stored)
 
 
 # ---- adding and replacing
