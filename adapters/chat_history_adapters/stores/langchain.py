@@ -46,7 +46,7 @@ class LangChainChatHistory(BaseChatMessageHistory):
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override] # a plain attribute there, and a property in each
-        """The chat's messages, oldest first; [] for a new chat. A new list each time, to which nothing need be added."""
+        """The chat's messages, oldest first; [] for a new chat. A new list each time."""
         return self._history.get_message_history(self.session_id, FORMAT, last=self.last, max_tokens=self.max_tokens)
 
     def add_message(self, message: BaseMessage) -> None:
