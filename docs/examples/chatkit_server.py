@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-# The store first, because it keeps ChatKit's warnings of itself away.
-from chat_history import open_history  # noqa: I001
-from chat_history_adapters.stores.chatkit import ChatKitStore
-from chatkit.server import ChatKitServer, StreamingResult
-from chatkit.store import NotFoundError
-from chatkit.types import (
+from chat_history import open_history
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # ChatKit's, of classes of its own that it imports
+from chatkit.server import ChatKitServer, StreamingResult  # noqa: E402
+from chatkit.store import NotFoundError  # noqa: E402
+from chatkit.types import (  # noqa: E402
     AssistantMessageContent,
     AssistantMessageItem,
     AttachmentCreateParams,
@@ -24,6 +25,8 @@ from chatkit.types import (
     FileAttachment,
     ThreadItemDoneEvent,
 )
+
+from chat_history_adapters.stores.chatkit import ChatKitStore  # noqa: E402
 
 FILE = "sqlite:///chatkit.db"
 
