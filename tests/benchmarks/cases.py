@@ -8,9 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import cycle
 from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -18,9 +21,12 @@ from measure import Result, alternate, rate, timed, timing
 from messages import agent_messages, dicts, dumped, turns
 from places import Store
 
+from chat_history.formats import Source, get_format, replayable
+
 __all__ = ["ROWS", "Bench", "Row"]
 
 CHAT = "chat"
+FORMATS = ("agent_framework", "langchain", "llama_index", "openai", "openai_responses", "pydantic_ai")
 APART = 10_000_000
 """Between the positions of writers of one plain table, so that they do not collide."""
 
@@ -211,6 +217,44 @@ def _adapter() -> Any:
     return TypeAdapter(ModelMessage)
 
 
+# ---- conversions
+
+
+def to_neutral(bench: Bench, form: str) -> Result:
+    """Microseconds a message; the floor is `json.loads` of the same payload."""
+    payloads = _payloads(form)
+    convert = get_format(form).to_neutral
+    result = alternate(lambda: [convert(payload) for payload in payloads], partial(_parse, payloads), bench.times(1000))
+    return Result(result.ours / len(payloads), (result.floor or 0) / len(payloads), "s each")
+
+
+def from_neutral(bench: Bench, form: str) -> Result:
+    """Microseconds a message, made of neutral ones with every kind of content."""
+    source = "openai_responses" if form == "pydantic_ai" else "pydantic_ai"
+    payloads = _payloads(source)
+    made = datetime(2026, 1, 2, tzinfo=UTC)
+    sources = [Source(f"{index:08}", source, payload, made) for index, payload in enumerate(payloads)]
+    write = get_format(form).from_neutral
+    pairs = []
+    for _ in range(bench.times(500)):
+        neutral = [message for _, message in replayable(sources, form)]  # anew, because a writer may change them
+        pairs.append((timed(partial(write, neutral)) / len(neutral), timed(partial(_parse, payloads)) / len(payloads)))
+    ours, floor = zip(*pairs, strict=True)
+    return Result(median(ours), median(floor), "s each")
+
+
+def _parse(payloads: list[str]) -> None:
+    for payload in payloads:
+        json.loads(payload)
+
+
+def _payloads(form: str) -> list[str]:
+    sys.path.append(str(Path(__file__).parents[1]))
+    from conversion_tables import samples
+
+    return [source.payload for sources in samples(form).values() for source in sources]
+
+
 # ---- many writers
 
 Spans = list[tuple[float, float]]
@@ -353,5 +397,7 @@ ROWS = [
     ),
     Row("threads", "8 threads append to one chat", append_of_threads, {"json": 0.8, "sqlite": 1, "postgres": 0.8}),
     Row("memory", "open 100,000 (100 MB): memory", memory, {"json": 60}),
+    Row("to-neutral", "a message of a format to a neutral one", to_neutral, dict.fromkeys(FORMATS, 25e-6)),
+    Row("from-neutral", "a message of a format from a neutral one", from_neutral, dict.fromkeys(FORMATS, 25e-6)),
     Row("import", "import chat_history", import_package, {"-": 2.5}),
 ]

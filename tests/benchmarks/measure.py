@@ -18,12 +18,12 @@ class Result:
     ours: float
     floor: float | None
     unit: str
-    """"s", "messages/s" (more is better) or "MB"."""
+    """"s", "s each" (the bound is for the seconds, not the ratio), "messages/s" (more is better) or "MB"."""
 
     @property
     def compared(self) -> float:
         """What the bound is for: the ratio, or the value itself."""
-        return self.ours if self.floor is None else self.ours / self.floor
+        return self.ours if self.floor is None or self.unit == "s each" else self.ours / self.floor
 
     def within(self, bound: float) -> bool:
         """Whether the bound is kept; it is the least for rates, and the most for all else."""

@@ -28,10 +28,13 @@ def main() -> None:
     with stores(arguments.backends) as chosen, console.status("") as status:
         bench = Bench(quick=arguments.quick)
         for row in rows:
-            for store in [store for store in chosen if store.name in row.bounds] or [None][: "-" in row.bounds]:
-                status.update(f"{row.work}: {store.name if store else 'Python'}")
-                result = row.measure(bench, store) if store else row.measure(bench)
-                lines.append(_line(row, store.name if store else "-", result))
+            for store in [store for store in chosen if store.name in row.bounds]:
+                status.update(f"{row.work}: {store.name}")
+                lines.append(_line(row, store.name, row.measure(bench, store)))
+                console.print(escape("  ".join(lines[-1])), soft_wrap=True)
+            for name in [name for name in row.bounds if name not in BACKENDS]:
+                status.update(f"{row.work}: {name}")
+                lines.append(_line(row, name, row.measure(bench) if name == "-" else row.measure(bench, name)))
                 console.print(escape("  ".join(lines[-1])), soft_wrap=True)
     (_print_markdown if arguments.markdown else _print_table)(lines)
 
@@ -61,20 +64,20 @@ def _some_of(names: list[str]) -> Callable[[str], list[str]]:
 def _line(row: Row, name: str, result: Result) -> Line:
     bound = row.bounds[name]
     sign = "≥" if result.unit == "messages/s" else "≤"
-    absolute = result.floor is None
+    absolute = result.floor is None or result.unit == "s each"
     return (
         row.work,
         name,
         _shown(result.ours, result.unit),
-        "" if absolute else _shown(result.floor, result.unit),
-        "" if absolute else f"{result.compared:.2f}",
+        "" if result.floor is None else _shown(result.floor, result.unit),
+        "" if result.floor is None else f"{result.ours / result.floor:.2f}",
         f"{sign} {_shown(bound, result.unit) if absolute else f'{bound:g}'}",
         "ok" if result.within(bound) else "over",
     )
 
 
 def _shown(value: float, unit: str) -> str:
-    if unit != "s":
+    if not unit.startswith("s"):
         return f"{value:,.0f} {unit}"
     for factor, name in ((1, "s"), (1e3, "ms")):
         if value * factor >= 1:
