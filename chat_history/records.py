@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from operator import eq
 from typing import overload
@@ -13,7 +13,7 @@ from .backends.texts import spoken_text
 from .formats import Dumped, MessageFormat
 from .messages import Chat, MessageStatus, StoredMessage
 
-__all__ = ["Drafts", "Stored", "chat_of", "draft_again", "draft_of", "stored_draft", "stored_message"]
+__all__ = ["Stored", "chat_of", "draft_again", "draft_of", "stored_draft", "stored_message"]
 
 
 def chat_of(owner: OwnerKey, record: ChatRecord) -> Chat:
@@ -103,32 +103,6 @@ def stored_draft(chat_id: str, draft: Draft, position: int, parent: str | None) 
         created_at,
         json.loads(metadata) if metadata else {},
     )
-
-
-class Drafts(Sequence[Draft]):
-    """Drafts of one write, each made as it is looked at.
-
-    What is kept are plain tuples, which the garbage collector soon lets go: very many objects of a class would have it
-    run, and take longer than all that is done with them.
-    """
-
-    def __init__(self, drafts: Iterable[Draft]) -> None:
-        self._rows = [tuple(draft) for draft in drafts]
-
-    @overload
-    def __getitem__(self, index: int) -> Draft: ...
-    @overload
-    def __getitem__(self, index: slice) -> Drafts: ...
-    def __getitem__(self, index: int | slice) -> Draft | Drafts:
-        if isinstance(index, slice):
-            return Drafts(map(Draft._make, self._rows[index]))
-        return Draft._make(self._rows[index])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Draft]:
-        return map(Draft._make, self._rows)
 
 
 class Stored(Sequence[StoredMessage]):

@@ -25,12 +25,13 @@ from .backends.base import (
     Written,
     chat_key,
 )
+from .backends.drafts import Drafts
 from .branches import Branches
 from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
 from .formats import Dumped, MessageFormat, dump_as, recognise
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
-from .records import Drafts, draft_again, draft_of
+from .records import draft_again, draft_of
 from .saving import Branch, Given, Plan, digest, plan
 from .snapshots import Snapshots
 from .tree import path, switch
@@ -39,6 +40,9 @@ __all__ = ["Writer", "shortened"]
 
 ATTEMPTS = 200
 """How often a write is worked out anew. Each time somebody else got on, so this is a lot."""
+
+MANY = 1000
+"""Messages of one write that are made ready before it begins."""
 
 CHATS = 100
 """Chats that are looked at at a time."""
@@ -65,13 +69,22 @@ class Writer:
     def drafts(
         self, messages: Sequence[Any], ids: Sequence[str], metadata: str | None, form: MessageFormat | None
     ) -> Drafts:
-        """Messages ready to be appended. `InvalidMessageError` for the first that cannot be stored."""
+        """Messages ready to be appended. `InvalidMessageError` for the first that cannot be stored.
+
+        Of very many the first are made now, and the others as the backend comes to them, which undoes what it did where
+        one of them cannot be stored.
+        """
         now = datetime.now(UTC)
         dumped = self._dumped
-        return Drafts(
-            draft_of(*dumped(message, form), message_id, now, metadata)
-            for message, message_id in zip(messages, ids, strict=True)
+        drafts = Drafts(
+            (
+                draft_of(*dumped(message, form), message_id, now, metadata)
+                for message, message_id in zip(messages, ids, strict=True)
+            ),
+            ids,
         )
+        drafts.made(MANY)
+        return drafts
 
     def append_one(self, key: ChatKey, draft: Draft) -> Written:
         """Add it at the end, whatever the version."""
@@ -154,10 +167,15 @@ class Writer:
     def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
         """The write that a plan comes to."""
         now = datetime.now(UTC)
+        ids = new_ids(len(found.new))
         drafts = Drafts(
-            draft_of(each.format, each.dumped or each.format.dump(each.message), each.digest, message_id, now)
-            for each, message_id in zip(found.new, new_ids(len(found.new)), strict=True)
+            (
+                draft_of(each.format, each.dumped or each.format.dump(each.message), each.digest, message_id, now)
+                for each, message_id in zip(found.new, ids, strict=True)
+            ),
+            ids,
         )
+        drafts.made()
         change = Change(now, branch.version, drafts, active=len(drafts))
         displaced = branch.positions[found.kept :]
         if not displaced and not found.revived:
@@ -262,9 +280,10 @@ class Writer:
             return False
         way = path(outline.rows, message_id or outline.head)
         digests = {row[0]: bytes(row[4]) for row in way}
-        records = self.backend.read(key, status=None) if way else []
+        records = [each for each in self.backend.read(key, status=None) if each.position in digests] if way else []
         drafts = Drafts(
-            draft_again(record, digests[record.position]) for record in records if record.position in digests
+            (draft_again(record, digests[record.position]) for record in records),
+            [record.message_id for record in records],
         )
         if len(drafts) < len(way):
             raise KeyError(message_id)

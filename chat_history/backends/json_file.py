@@ -32,6 +32,7 @@ from .base import (
     first_version,
     owner_key,
 )
+from .drafts import Drafts
 from .json_index import Chat, Index
 from .json_lines import Message, chat_line, draft_lines, head_of, message_line, stamp
 from .json_shared import SharedFile
@@ -112,6 +113,8 @@ class JSONBackend(Backend):
 
     @_plainly
     def write(self, chat: ChatKey, change: Change) -> Written:
+        if isinstance(change.drafts, Drafts):
+            change.drafts.made()  # before others have to wait for it, and while there is nothing to undo
         return self._file.write(lambda index: self._change(index, chat, change))
 
     def _change(self, index: Index, chat: ChatKey, change: Change) -> Written:

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg.pq.abc import PGresult
 
 from .base import UNSET, Change, ChatKey, Draft, Written, first_version
+from .drafts import Drafts
 
 __all__ = [
     "APPEND",
@@ -249,7 +250,7 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
         "writes": str(len(changes)),
         "count": str(len(drafts)),
         "active": str(sum([each.active for each in changes])),
-        "head": drafts[-1].message_id if drafts else None if change.head is UNSET else change.head,
+        "head": _last_id(drafts) if drafts else None if change.head is UNSET else change.head,
     }
     if not merely_appends(change):
         parameters |= {
@@ -280,6 +281,11 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
     if change.deletions:
         parameters["deletions"] = f"{{{','.join(map(str, change.deletions))}}}"
     return parameters
+
+
+def _last_id(drafts: Sequence[Draft]) -> str:
+    """The id of the last draft, which need not be made to know it."""
+    return drafts.message_ids[-1] if isinstance(drafts, Drafts) else drafts[-1].message_id
 
 
 def _drafts_as_json(drafts: Sequence[Draft]) -> str:

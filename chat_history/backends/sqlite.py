@@ -32,6 +32,7 @@ from .base import (
     first_version,
     owner_key,
 )
+from .drafts import Drafts
 from .sqlite_file import SQLiteFile
 from .texts import spoken_text
 
@@ -143,6 +144,8 @@ class SQLiteBackend(Backend):
     # ---- writing
 
     def write(self, chat: ChatKey, change: Change) -> Written:
+        if isinstance(change.drafts, Drafts):
+            change.drafts.made()  # before others have to wait for it
         return self._file.write(_apply, chat, change, scrub=bool(change.deletions or change.replacements))
 
     def append(self, chat: ChatKey, draft: Draft) -> Written:
