@@ -1,7 +1,7 @@
 """A SQLite file in WAL mode: one writer connection and a few readers, shared by all threads.
 
 A write is one transaction that begins by taking the write lock, so nothing it has read can have changed. Full
-durability is `synchronous = FULL`: a commit returns when the operating system has it on the disk.
+durability is that of `synchronous = FULL`: a write returns when the disk has the log that it was committed to.
 """
 
 from __future__ import annotations
