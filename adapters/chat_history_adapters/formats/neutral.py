@@ -165,7 +165,12 @@ def string(value: Any) -> str:
 
 def strings(fields: dict[str, Any], **names: str) -> dict[str, str]:
     """Those of the fields that hold text, by their neutral names: `strings(part, id="provider_id")`."""
-    return {name: value for name, field in names.items() if isinstance(value := fields.get(field), str) and value}
+    found = {}
+    for name, field in names.items():  # a comprehension would be a call more, and this is called very often
+        value = fields.get(field)
+        if value and isinstance(value, str):
+            found[name] = value
+    return found
 
 
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

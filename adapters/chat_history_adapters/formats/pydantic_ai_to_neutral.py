@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from chat_history.messages import Message
@@ -73,16 +73,18 @@ def _request_part(part: dict[str, Any]) -> Message:
         message = {"role": "user", "content": [_speech(part)]}
     else:
         raise ValueError(f"{kind!r} is not a part of a request")
-    return message | strings(part, created_at="timestamp")
+    timestamp = part.get("timestamp")
+    if timestamp and isinstance(timestamp, str):
+        message["created_at"] = timestamp
+    return message
 
 
-def _keep(holder: dict[str, Any], fields: dict[str, Any], but: Sequence[str], defaults: dict[str, Any]) -> None:
+def _keep(holder: dict[str, Any], fields: dict[str, Any], but: Collection[str], defaults: dict[str, Any]) -> None:
     """Keep the fields that have no neutral name under the name of this format."""
-    own = {
-        key: value
-        for key, value in fields.items()
-        if key not in but and value is not None and value != defaults.get(key)
-    }
+    own = {}
+    for key, value in fields.items():
+        if value is not None and key not in but and value != defaults.get(key):
+            own[key] = value
     if own:
         holder["extra"] = {FORMAT: own}
 
@@ -207,7 +209,11 @@ def _response(response: dict[str, Any]) -> Message:
 
 
 def _left(part: dict[str, Any], *named: str) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if value is not None and key not in named and key != "part_kind"}
+    left = {}
+    for key, value in part.items():
+        if value is not None and key not in named and key != "part_kind":
+            left[key] = value
+    return left
 
 
 def _response_part_or_unknown(part: Any) -> tuple[Block, dict[str, Any]]:
