@@ -49,6 +49,7 @@ from .formats import MessageFormat, get_format, usual_formats
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
 from .records import Stored, chat_of, stored_draft, stored_message
+from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
 from .tokens import CountTokens, tokens_of, usual_count
 from .tree import alone, branches
@@ -555,6 +556,22 @@ class ChatHistory:
             return 0 if record is None else record.message_count
         outline = self._backend().outline(key)
         return sum(wanted in (None, row[3]) for row in outline.rows) if outline else 0
+
+    def search(self, query: str, chat_id: str | None = None, *, limit: int = 20) -> list[SearchHit]:
+        """Where all the words of a query stand: in a title or a message of this owner's chats, or of one chat.
+
+        Titles first, by their chats' last activity, then active and archived messages, the newest first. Words are
+        found anywhere, also within others, whatever their case and accents; what stands in quotes is found as a whole;
+        nothing is an operator. A query without a word finds nothing. An index is brought up to date by the search
+        itself, so that adding messages costs nothing: the first search of a large store takes a while.
+        """
+        key = None if chat_id is None else self._key(chat_id)
+        wanted = sought(checked_text(query, "query"))
+        checked_count(limit, "limit")
+        backend = self._backend()
+        if wanted is None:
+            return []
+        return [hit_of(each, wanted) for each in backend.search(self._owner, wanted, chat=key, limit=limit)]
 
     # ---- branches
 

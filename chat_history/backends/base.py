@@ -20,6 +20,8 @@ from chat_history.errors import ConfigError
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from .words import Sought
+
 __all__ = [
     "UNSET",
     "Backend",
@@ -28,6 +30,7 @@ __all__ = [
     "ChatRecord",
     "Cleared",
     "Draft",
+    "Found",
     "Outline",
     "OutlineRow",
     "OwnerKey",
@@ -167,6 +170,20 @@ class Outline(NamedTuple):
     version: int
     head: str | None
     rows: Sequence[OutlineRow]
+
+
+class Found(NamedTuple):
+    """Where a search found what it looks for: a message, or (message_id None, position -1) the title of a chat."""
+
+    chat_id: str
+    title: str
+    message_id: str | None
+    role: str | None
+    position: int
+    text: str
+    """What was searched."""
+    created_at: datetime
+    """Of a title: the chat's last activity."""
 
 
 class Written(NamedTuple):
@@ -332,6 +349,17 @@ class Backend(ABC):
     @abstractmethod
     def owners(self) -> list[OwnerKey]:
         """Everybody who has a chat, in order of (tenant_id, user_id)."""
+
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        """Titles and active or archived messages of an owner that have all that is sought, those of one chat if given.
+
+        Titles come first, by (updated_at, key) of their chats, then messages by (created_at, key of the chat,
+        position), all descending; `limit` of them. Text is compared by `Sought.is_in` and by nothing else. This one
+        reads all there is; a backend with an index knows better.
+        """
+        from .scanning import scan
+
+        return scan(self, owner, wanted, chat, limit)
 
     @abstractmethod
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:

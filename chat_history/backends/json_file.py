@@ -24,11 +24,13 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
     Record,
     Written,
+    chat_key,
     first_version,
     owner_key,
 )
@@ -36,7 +38,9 @@ from .drafts import Drafts
 from .json_index import Chat, Index
 from .json_lines import Message, chat_line, draft_lines, head_of, message_line, stamp
 from .json_shared import SharedFile
+from .scanning import SEARCHED, message_found, newest, title_found
 from .texts import spoken_text
+from .words import Sought
 
 __all__ = ["JSONBackend"]
 
@@ -293,6 +297,28 @@ class JSONBackend(Backend):
                 time, key = stamp(before[0]).encode(), before[1]
                 chats = [c for c in chats if c.updated_at > time or (c.updated_at == time and c.key() > key)]
             return [chat.record() for chat in _nearest(chats, limit, oldest=before is not None)]
+
+    @_plainly
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        index = self._file.caught_up()
+        with self._file.indexing:
+            if chat is None:
+                chats = index.owners.get((owner.tenant_id, owner.user_id), [])
+            else:
+                known = index.chats.get(_head(chat))
+                chats = [] if known is None else [known]
+            searched = [(chat_key(owner, each.chat_id), each.record(), index.frozen(each.rows[:])) for each in chats]
+
+        def found() -> Iterator[tuple[ChatKey, Found]]:
+            for key, record, messages in searched:
+                if wanted.is_in(record.title):
+                    yield key, title_found(record)
+                # Most lines can be told not to have it without reading what they say.
+                for message in map(_record, index.messages(messages, wanted.may_be_in)):
+                    if message.status in SEARCHED and wanted.is_in(message.text):
+                        yield key, message_found(record, message)
+
+        return newest(found(), limit)
 
     @_plainly
     def chat_ids(self, owner: OwnerKey) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -480,9 +480,14 @@ class Index:
         names, status = self.statuses, self.status
         return Frozen(rows, [names[status[row] & ~_STALE] for row in rows], self.parents.copy())
 
-    def messages(self, frozen: Frozen) -> Iterator[Message]:
-        """What the lines of these messages say, with the status and the parent that they had then."""
+    def messages(self, frozen: Frozen, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Message]:
+        """What the lines of these messages say, with the status and the parent that they had then.
+
+        wanted: which lines, all unless given.
+        """
         for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
+            if wanted is not None and not wanted(line):
+                continue
             message = self._message(row, line)
             parent = frozen.parents.get(row, message.parent)
             yield message._replace(status=status, parent=parent)

@@ -36,6 +36,7 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
@@ -60,8 +61,10 @@ from .postgres_changes import (
     written_at,
 )
 from .postgres_connections import Connections
+from .postgres_search import Index
 from .postgres_wire import Connection, ask
 from .texts import spoken_text
+from .words import Sought
 
 __all__ = ["PostgresBackend"]
 
@@ -134,6 +137,7 @@ DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
 DELETE_CHAT_OF_VERSION = "DELETE FROM {schema}chats WHERE chat_key = $1 AND version = $2 RETURNING chat_key"
 DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = $1 RETURNING chat_key"
 DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
+DELETE_GRAMS = "DELETE FROM {schema}message_grams WHERE chat_key = ANY($1)"
 
 LARGEST = 2**63 - 1
 MOST = 2**61
@@ -209,6 +213,8 @@ class PostgresBackend(Backend):
         self._connections = Connections(
             conninfo, pool=pool, least=min_connections, most=max_connections, timeout=timeout, prepare=prepare
         )
+
+        self._index = Index(self._read, self._connections.run, self._sql)
 
         def prepare_tables(connection: Connection) -> None:
             place = self._connections.location if schema is None else f"{self._connections.location}, schema {schema}"
@@ -390,9 +396,9 @@ class PostgresBackend(Backend):
                 rows = ask(connection, self._sql(statement), parameters)
                 deleted = [(rows.get_value(row, 0) or b"").decode() for row in range(rows.ntuples)]
                 if deleted:
-                    messages = (
-                        ask(connection, self._sql(DELETE_MESSAGES), [f"{{{','.join(deleted)}}}"]).command_tuples or 0
-                    )
+                    keys = [f"{{{','.join(deleted)}}}"]
+                    messages = ask(connection, self._sql(DELETE_MESSAGES), keys).command_tuples or 0
+                    ask(connection, self._sql(DELETE_GRAMS), keys)
             return Cleared(len(deleted), messages)
 
         return self._connections.run(work)
@@ -480,6 +486,12 @@ class PostgresBackend(Backend):
         else:
             rows = self._read(LIST_CHATS, [owner.key, limit])
         return [_chat_record(row) for row in rows]
+
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        grams = wanted.grams(owner.key)
+        if not grams or not self._index.catch_up(owner):
+            return super().search(owner, wanted, chat=chat, limit=limit)
+        return self._index.search(owner, wanted, grams, chat, limit)
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._read(CHAT_IDS, [owner.key])]

@@ -43,16 +43,18 @@ SET = """
     updated_at = GREATEST(c.updated_at, %(now)s),
     title = COALESCE(%(title)s, c.title),
     shared = COALESCE(%(shared)s::boolean, c.shared),
-    metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END
+    metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END,
+    searched = CASE WHEN %(replaces)s THEN LEAST(c.searched, 0) - 1 ELSE c.searched END,
+    title_unsearched = c.title_unsearched OR COALESCE(%(title)s <> c.title, false)
 """
 RETURNING = "RETURNING c.version, c.next_position - %(count)s AS position, c.head_before AS head"
 WITH_CHAT_OF_ANY_VERSION = """
 WITH chat AS (
     INSERT INTO {schema}chats AS c (chat_key, owner_key, version, next_position, message_count, head, created_at,
-        updated_at, shared, tenant_id, user_id, chat_id, title, metadata)
+        updated_at, shared, tenant_id, user_id, chat_id, title, metadata, title_unsearched)
     VALUES (%(key)s, %(owner)s, %(first)s, %(count)s, %(active)s, %(head)s, %(now)s,
         %(now)s, COALESCE(%(shared)s::boolean, false), %(tenant)s, %(user)s, %(chat)s, COALESCE(%(title)s, ''),
-        %(metadata)s)
+        %(metadata)s, COALESCE(%(title)s, '') <> '')
     ON CONFLICT (chat_key) DO UPDATE SET {set} WHERE %(expected)s::bigint IS NULL
     {returning}
 )"""
@@ -112,6 +114,10 @@ ALTER = """, altered AS (
 )"""
 DELETE = """, deleted AS (
     DELETE FROM {schema}messages AS m USING chat WHERE m.chat_key = %(key)s AND m.position = ANY(%(deletions)s)
+)"""
+# What a search would find it by.
+FORGET = """, forgotten AS (
+    DELETE FROM {schema}message_grams AS g USING chat WHERE g.chat_key = %(key)s AND g.position = ANY(%(forgotten)s)
 )"""
 END = {
     True: "\nSELECT version, position, head FROM chat",
@@ -218,6 +224,7 @@ def change_statement(
         0 if copies else min(len(drafts), 2),
         "alterations" in parameters,
         "deletions" in parameters,
+        "forgotten" in parameters,
         waits,
     )
     return text, [parameters[name] for name in names]
@@ -225,11 +232,11 @@ def change_statement(
 
 @lru_cache(maxsize=256)
 def _statement(
-    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, waits: bool
+    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, forgets: bool, waits: bool
 ) -> tuple[str, list[str]]:
     """The text, with numbers for parameters, and the names that these had."""
     added = ("", ADD_ONE, ADD_SEVERAL)[drafts].replace("{parent}", "chat.head" if after_head else "%(follows)s")
-    text = chat + added + ALTER * alters + DELETE * deletes + END[waits]
+    text = chat + added + ALTER * alters + DELETE * deletes + FORGET * forgets + END[waits]
     text = text.format(schema=prefix, set=SET, returning=RETURNING, columns=COLUMNS)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     return re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text), names
@@ -259,6 +266,7 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
             "follows": None if change.follows is UNSET else change.follows,
             "title": None if change.title is UNSET else change.title,
             "shared": None if change.shared is UNSET else str(change.shared),
+            "replaces": str(bool(change.replacements)),
             "set_metadata": str(change.metadata is not UNSET),
             "metadata": None if change.metadata is UNSET else change.metadata,
         }
@@ -279,8 +287,17 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
     if change.statuses or change.parents or change.replacements:
         parameters["alterations"] = _alterations_as_json(change)
     if change.deletions:
-        parameters["deletions"] = f"{{{','.join(map(str, change.deletions))}}}"
+        parameters["deletions"] = _array(change.deletions)
+    changed = [*change.deletions, *(position for position, _ in change.replacements)]
+    if change.title is not UNSET and change.expected_version:
+        changed.append(-1)
+    if changed:
+        parameters["forgotten"] = _array(changed)
     return parameters
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _last_id(drafts: Sequence[Draft]) -> str:

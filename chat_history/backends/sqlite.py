@@ -24,6 +24,7 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
@@ -34,7 +35,9 @@ from .base import (
 )
 from .drafts import Drafts
 from .sqlite_file import SQLiteFile
+from .sqlite_search import FORGET_CHAT, FORGET_CHATS, FORGET_MESSAGE, Index, changed, forgotten
 from .texts import spoken_text
+from .words import Sought
 
 __all__ = ["SQLiteBackend"]
 
@@ -121,6 +124,7 @@ class SQLiteBackend(Backend):
     ) -> None:
         self._options = {"durability": durability, "timeout": timeout, "migrations": migrations}
         self._file = SQLiteFile(path, is_full=durability == "full", timeout=timeout)
+        self._index = Index(self._file)
         self._file.open(
             lambda connection: migrate(connection, dialect="sqlite", place=self._file.path, package=migrations)
         )
@@ -221,6 +225,13 @@ class SQLiteBackend(Backend):
             rows = self._file.read(LIST_CHATS, (key, limit))
         return [_chat_record(row) for row in rows]
 
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        grams = wanted.grams(owner.key)
+        if self._file.read_only or not self._index.can_find(grams):
+            return super().search(owner, wanted, chat=chat, limit=limit)
+        self._index.catch_up()
+        return self._index.search(owner, wanted, grams, chat, limit)
+
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._file.read(CHAT_IDS, (owner.key.bytes,))]
 
@@ -287,6 +298,8 @@ def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Wri
         _change_messages(connection, key, change)
     if change.title is not UNSET:
         execute(SET_TITLE, (change.title, key))
+        if row is not None or change.title:
+            changed(connection, key, [-1])
     if change.metadata is not UNSET:
         execute(SET_METADATA, (change.metadata, key))
     if change.shared is not UNSET:
@@ -315,6 +328,11 @@ def _change_messages(connection: sqlite3.Connection, key: bytes, change: Change)
         ),
     )
     connection.executemany(DELETE_MESSAGE, ((key, position) for position in change.deletions))
+    if change.replacements:
+        changed(connection, key, [position for position, _ in change.replacements])
+    if change.deletions:
+        connection.executemany(FORGET_MESSAGE, ((key, position) for position in change.deletions))
+        forgotten(connection, len(change.deletions))
 
 
 def _delete_chat(connection: sqlite3.Connection, key: bytes, expected: int | None) -> bool:
@@ -323,11 +341,13 @@ def _delete_chat(connection: sqlite3.Connection, key: bytes, expected: int | Non
         if version != expected:
             raise VersionConflictError(expected, version)
     connection.execute(DELETE_MESSAGES, (key,))
+    forgotten(connection, connection.execute(FORGET_CHAT, (key,)).rowcount)
     return connection.execute(DELETE_CHAT, (key,)).rowcount > 0
 
 
 def _clear(connection: sqlite3.Connection, key: bytes) -> Cleared:
     messages = connection.execute(CLEAR_MESSAGES, (key,)).rowcount
+    forgotten(connection, connection.execute(FORGET_CHATS, (key,)).rowcount)
     return Cleared(connection.execute(CLEAR_CHATS, (key,)).rowcount, messages)
 
 

@@ -1,0 +1,128 @@
+"""The index of a Postgres database that searches use, and bring up to date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from chat_history.errors import StorageError
+
+from .base import ChatKey, Found, OwnerKey
+from .postgres_wire import Connection, ask
+from .texts import spoken_text
+from .words import Sought, grams_of
+
+__all__ = ["Index"]
+
+PENDING = """
+SELECT chat_key, created_at::text, searched, next_position, CASE WHEN title_unsearched THEN title END
+FROM {schema}chats WHERE owner_key = %s AND (searched < next_position OR title_unsearched) LIMIT 50
+"""
+NEXT = """
+SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s ORDER BY position LIMIT 200
+"""
+# Nothing is taken in where the chat was deleted meanwhile, or something in it that was indexed has changed. Nobody
+# needs to wait for the disk: what is lost is taken in again.
+TAKE_IN = """
+WITH chat AS (
+    UPDATE {schema}chats SET searched = $2, title_unsearched = title_unsearched AND title IS DISTINCT FROM $3
+    WHERE chat_key = $1 AND searched = $4 AND created_at = $5
+    RETURNING chat_key
+)
+INSERT INTO {schema}message_grams (chat_key, position, grams)
+SELECT chat.chat_key, d.n, d.g
+FROM chat, set_config('synchronous_commit', 'off', true), json_to_recordset($6::json) AS d(n bigint, g integer[])
+ON CONFLICT (chat_key, position) DO UPDATE SET grams = excluded.grams
+"""
+
+WITH_GRAMS = "FROM {schema}message_grams g JOIN {schema}chats c ON c.chat_key = g.chat_key "
+OF_CHAT = "AND g.chat_key = %(chat)s "
+TITLES = (
+    "SELECT c.chat_id, c.title, NULL, NULL, g.position, c.title, c.updated_at, NULL "
+    + WITH_GRAMS
+    + "WHERE g.grams @> %(grams)s::integer[] AND g.position = -1 AND c.owner_key = %(owner)s {of_chat}"
+    + "ORDER BY c.updated_at DESC, c.chat_key DESC"
+)
+MESSAGES = (
+    "SELECT m.chat_key, m.position "
+    + WITH_GRAMS
+    + "JOIN {schema}messages m ON m.chat_key = g.chat_key AND m.position = g.position "
+    + "WHERE g.grams @> %(grams)s::integer[] AND c.owner_key = %(owner)s {of_chat}"
+    + "AND m.status IN ('active', 'archived') ORDER BY m.created_at DESC, m.chat_key DESC, m.position DESC"
+)
+TEXTS = """
+SELECT c.chat_id, c.title, m.message_id, m.role, m.position, m.text, m.created_at, m.payload
+FROM unnest(%s::uuid[], %s::bigint[]) WITH ORDINALITY AS p(chat_key, position, place)
+    JOIN {schema}messages m ON m.chat_key = p.chat_key AND m.position = p.position
+    JOIN {schema}chats c ON c.chat_key = m.chat_key
+ORDER BY p.place
+"""
+
+AT_A_TIME = 50
+"""Texts that are fetched together."""
+MOST = 64
+"""Grams that are asked for. Any of them only propose."""
+MAY_NOT_WRITE = {"25006", "42501"}
+"""SQLSTATE: a standby server, or a role that may only read."""
+
+Fetch = Callable[[str, Any], list[Any]]
+
+
+class Index:
+    """The index of one database. fetch: the rows of a statement. run: work on a connection."""
+
+    def __init__(
+        self, fetch: Fetch, run: Callable[[Callable[[Connection], Any]], Any], sql: Callable[[str], str]
+    ) -> None:
+        self._fetch = fetch
+        self._run = run
+        self._sql = sql
+
+    def catch_up(self, owner: OwnerKey) -> bool:
+        """Take in what was written since the last search; False where nothing may be written."""
+        try:
+            while pending := self._fetch(PENDING, [owner.key]):
+                for row in pending:
+                    self._take_in(owner, *row)
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlstate", None) in MAY_NOT_WRITE:
+                return False
+            raise
+        return True
+
+    def _take_in(
+        self, owner: OwnerKey, key: UUID, created_at: str, searched: int, next_position: int, title: str | None
+    ) -> None:
+        """Index the title and the next messages of a chat."""
+        rows = self._fetch(NEXT, [key, max(searched, 0)])
+        grams = [{"n": place, "g": [*grams_of(spoken_text(text, payload), owner.key)]} for place, text, payload in rows]
+        to = rows[-1][0] + 1 if len(rows) == 200 else max(next_position, rows[-1][0] + 1 if rows else 0)
+        if title is not None:
+            grams.append({"n": -1, "g": [*grams_of(title, owner.key)]})
+        parameters = [key.hex, str(to), title, str(searched), created_at, json.dumps(grams)]
+        self._run(lambda connection: ask(connection, self._sql(TAKE_IN), parameters))
+
+    def search(
+        self, owner: OwnerKey, wanted: Sought, grams: list[int], chat: ChatKey | None, limit: int
+    ) -> list[Found]:
+        """What `Backend.search` says, of what was taken in."""
+        parameters = {"grams": grams[:MOST], "owner": owner.key, "chat": None if chat is None else chat.key}
+        of_chat = "" if chat is None else OF_CHAT
+        proposed = self._proposed(of_chat, parameters)
+        return list(islice((each for each in proposed if wanted.is_in(each.text)), limit))
+
+    def _proposed(self, of_chat: str, parameters: dict[str, Any]) -> Iterator[Found]:
+        yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))
+        places = self._fetch(MESSAGES.replace("{of_chat}", of_chat), parameters)
+        for start in range(0, len(places), AT_A_TIME):
+            keys, positions = zip(*places[start : start + AT_A_TIME], strict=True)
+            yield from map(_found, self._fetch(TEXTS, [list(keys), list(positions)]))
+
+
+def _found(row: Sequence[Any]) -> Found:
+    chat_id, title, message_id, role, position, text, time, payload = row
+    return Found(chat_id, title, message_id, role, position, spoken_text(text, payload), time.astimezone(UTC))
