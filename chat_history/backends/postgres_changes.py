@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from psycopg.pq.abc import PGresult
 
 from .base import UNSET, Change, ChatKey, Draft, Written, first_version
 from .drafts import Drafts
+from .words import BLOCK, TITLE
 
 __all__ = [
     "APPEND",
@@ -44,7 +45,7 @@ SET = """
     title = COALESCE(%(title)s, c.title),
     shared = COALESCE(%(shared)s::boolean, c.shared),
     metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END,
-    searched = CASE WHEN %(replaces)s THEN LEAST(c.searched, 0) - 1 ELSE c.searched END,
+    searched = CASE WHEN %(changes)s THEN LEAST(c.searched, 0) - 1 ELSE c.searched END,
     title_unsearched = c.title_unsearched OR COALESCE(%(title)s <> c.title, false)
 """
 RETURNING = "RETURNING c.version, c.next_position - %(count)s AS position, c.head_before AS head"
@@ -117,7 +118,7 @@ DELETE = """, deleted AS (
 )"""
 # What a search would find it by.
 FORGET = """, forgotten AS (
-    DELETE FROM {schema}message_grams AS g USING chat WHERE g.chat_key = %(key)s AND g.position = ANY(%(forgotten)s)
+    DELETE FROM {schema}message_grams AS g USING chat WHERE g.chat_key = %(key)s AND g.block = ANY(%(forgotten)s)
 )"""
 END = {
     True: "\nSELECT version, position, head FROM chat",
@@ -148,7 +149,7 @@ LARGEST = 2**63 - 1
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
 """More drafts, or longer ones, are copied instead of sent as one JSON text."""
-BLOCK = 64
+ROWS = 64
 """Rows that are copied at a time."""
 
 Parameters = dict[str, str | None]
@@ -266,7 +267,7 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
             "follows": None if change.follows is UNSET else change.follows,
             "title": None if change.title is UNSET else change.title,
             "shared": None if change.shared is UNSET else str(change.shared),
-            "replaces": str(bool(change.replacements)),
+            "changes": str(bool(change.replacements or change.deletions)),
             "set_metadata": str(change.metadata is not UNSET),
             "metadata": None if change.metadata is UNSET else change.metadata,
         }
@@ -288,15 +289,15 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
         parameters["alterations"] = _alterations_as_json(change)
     if change.deletions:
         parameters["deletions"] = _array(change.deletions)
-    changed = [*change.deletions, *(position for position, _ in change.replacements)]
+    blocks = {position // BLOCK for position in [*change.deletions, *(place for place, _ in change.replacements)]}
     if change.title is not UNSET and change.expected_version:
-        changed.append(-1)
-    if changed:
-        parameters["forgotten"] = _array(changed)
+        blocks.add(TITLE)
+    if blocks:
+        parameters["forgotten"] = _array(blocks)
     return parameters
 
 
-def _array(numbers: Sequence[int]) -> str:
+def _array(numbers: Iterable[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
 
 
@@ -331,7 +332,7 @@ def _alterations_as_json(change: Change) -> str:
 def copied(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[str]:
     """Drafts as COPY reads them, some at a time."""
     rows = _rows(chat, position, parent, drafts)
-    while block := "".join(islice(rows, BLOCK)):
+    while block := "".join(islice(rows, ROWS)):
         yield block
 
 

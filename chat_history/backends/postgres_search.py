@@ -14,7 +14,7 @@ from chat_history.errors import StorageError
 from .base import ChatKey, Found, OwnerKey
 from .postgres_wire import Connection, ask
 from .texts import spoken_text
-from .words import Sought, grams_of
+from .words import BLOCK, TITLE, Sought, grams_of
 
 __all__ = ["Index"]
 
@@ -23,7 +23,8 @@ SELECT chat_key, created_at::text, searched, next_position, CASE WHEN title_unse
 FROM {schema}chats WHERE owner_key = %s AND (searched < next_position OR title_unsearched) LIMIT 50
 """
 NEXT = """
-SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s ORDER BY position LIMIT 200
+SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s AND position < %s
+ORDER BY position
 """
 # Nothing is taken in where the chat was deleted meanwhile, or something in it that was indexed has changed. Nobody
 # needs to wait for the disk: what is lost is taken in again.
@@ -33,26 +34,28 @@ WITH chat AS (
     WHERE chat_key = $1 AND searched = $4 AND created_at = $5
     RETURNING chat_key
 )
-INSERT INTO {schema}message_grams (chat_key, position, grams)
+INSERT INTO {schema}message_grams (chat_key, block, grams)
 SELECT chat.chat_key, d.n, d.g
 FROM chat, set_config('synchronous_commit', 'off', true), json_to_recordset($6::json) AS d(n bigint, g integer[])
-ON CONFLICT (chat_key, position) DO UPDATE SET grams = excluded.grams
+ON CONFLICT (chat_key, block) DO UPDATE SET grams = excluded.grams
 """
 
 WITH_GRAMS = "FROM {schema}message_grams g JOIN {schema}chats c ON c.chat_key = g.chat_key "
 OF_CHAT = "AND g.chat_key = %(chat)s "
 TITLES = (
-    "SELECT c.chat_id, c.title, NULL, NULL, g.position, c.title, c.updated_at, NULL "
+    "SELECT c.chat_id, c.title, NULL, NULL, g.block, c.title, c.updated_at, NULL "
     + WITH_GRAMS
-    + "WHERE g.grams @> %(grams)s::integer[] AND g.position = -1 AND c.owner_key = %(owner)s {of_chat}"
+    + "WHERE g.grams @> %(grams)s::integer[] AND g.block = -1 AND c.owner_key = %(owner)s {of_chat}"
     + "ORDER BY c.updated_at DESC, c.chat_key DESC"
 )
 MESSAGES = (
     "SELECT m.chat_key, m.position "
     + WITH_GRAMS
-    + "JOIN {schema}messages m ON m.chat_key = g.chat_key AND m.position = g.position "
+    + "JOIN {schema}messages m ON m.chat_key = g.chat_key "
+    + f"AND m.position >= g.block * {BLOCK} AND m.position < (g.block + 1) * {BLOCK} "
     + "WHERE g.grams @> %(grams)s::integer[] AND c.owner_key = %(owner)s {of_chat}"
-    + "AND m.status IN ('active', 'archived') ORDER BY m.created_at DESC, m.chat_key DESC, m.position DESC"
+    + "AND m.status IN ('active', 'archived') ORDER BY m.created_at DESC, m.chat_key DESC, m.position DESC "
+    + "LIMIT %(some)s"
 )
 TEXTS = """
 SELECT c.chat_id, c.title, m.message_id, m.role, m.position, m.text, m.created_at, m.payload
@@ -64,6 +67,10 @@ ORDER BY p.place
 
 AT_A_TIME = 50
 """Texts that are fetched together."""
+BATCH = 32 * BLOCK
+"""Positions that are taken in at a time."""
+SOME = 20
+"""Messages that are looked at first for each that is wanted, and how many times more then."""
 MOST = 64
 """Grams that are asked for. Any of them only propose."""
 MAY_NOT_WRITE = {"25006", "42501"}
@@ -98,11 +105,15 @@ class Index:
         self, owner: OwnerKey, key: UUID, created_at: str, searched: int, next_position: int, title: str | None
     ) -> None:
         """Index the title and the next messages of a chat."""
-        rows = self._fetch(NEXT, [key, max(searched, 0)])
-        grams = [{"n": place, "g": [*grams_of(spoken_text(text, payload), owner.key)]} for place, text, payload in rows]
-        to = rows[-1][0] + 1 if len(rows) == 200 else max(next_position, rows[-1][0] + 1 if rows else 0)
+        start = max(searched, 0) // BLOCK * BLOCK
+        to = min(start + BATCH, next_position)
+        blocks: dict[int, list[str]] = {}
+        for position, text, payload in self._fetch(NEXT, [key, start, start + BATCH]):
+            blocks.setdefault(position // BLOCK, []).append(spoken_text(text, payload))
+            to = max(to, position + 1)
         if title is not None:
-            grams.append({"n": -1, "g": [*grams_of(title, owner.key)]})
+            blocks[TITLE] = [title]
+        grams = [{"n": block, "g": [*grams_of(texts, owner.key)]} for block, texts in blocks.items()]
         parameters = [key.hex, str(to), title, str(searched), created_at, json.dumps(grams)]
         self._run(lambda connection: ask(connection, self._sql(TAKE_IN), parameters))
 
@@ -111,16 +122,21 @@ class Index:
     ) -> list[Found]:
         """What `Backend.search` says, of what was taken in."""
         parameters = {"grams": grams[:MOST], "owner": owner.key, "chat": None if chat is None else chat.key}
-        of_chat = "" if chat is None else OF_CHAT
-        proposed = self._proposed(of_chat, parameters)
+        proposed = self._proposed("" if chat is None else OF_CHAT, parameters, limit)
         return list(islice((each for each in proposed if wanted.is_in(each.text)), limit))
 
-    def _proposed(self, of_chat: str, parameters: dict[str, Any]) -> Iterator[Found]:
+    def _proposed(self, of_chat: str, parameters: dict[str, Any], limit: int) -> Iterator[Found]:
         yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))
-        places = self._fetch(MESSAGES.replace("{of_chat}", of_chat), parameters)
-        for start in range(0, len(places), AT_A_TIME):
-            keys, positions = zip(*places[start : start + AT_A_TIME], strict=True)
-            yield from map(_found, self._fetch(TEXTS, [list(keys), list(positions)]))
+        messages = MESSAGES.replace("{of_chat}", of_chat)
+        seen, some = 0, limit * SOME
+        while True:
+            places = self._fetch(messages, parameters | {"some": some})
+            for start in range(seen, len(places), AT_A_TIME):
+                keys, positions = zip(*places[start : start + AT_A_TIME], strict=True)
+                yield from map(_found, self._fetch(TEXTS, [list(keys), list(positions)]))
+            if len(places) < some:
+                return
+            seen, some = some, some * SOME
 
 
 def _found(row: Sequence[Any]) -> Found:

@@ -35,9 +35,9 @@ from .base import (
 )
 from .drafts import Drafts
 from .sqlite_file import SQLiteFile
-from .sqlite_search import FORGET_CHAT, FORGET_CHATS, FORGET_MESSAGE, Index, changed, forgotten
+from .sqlite_search import FORGET_CHAT, FORGET_CHATS, Index, changed, forgotten
 from .texts import spoken_text
-from .words import Sought
+from .words import BLOCK, TITLE, Sought
 
 __all__ = ["SQLiteBackend"]
 
@@ -299,7 +299,7 @@ def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Wri
     if change.title is not UNSET:
         execute(SET_TITLE, (change.title, key))
         if row is not None or change.title:
-            changed(connection, key, [-1])
+            changed(connection, key, [TITLE])
     if change.metadata is not UNSET:
         execute(SET_METADATA, (change.metadata, key))
     if change.shared is not UNSET:
@@ -328,11 +328,8 @@ def _change_messages(connection: sqlite3.Connection, key: bytes, change: Change)
         ),
     )
     connection.executemany(DELETE_MESSAGE, ((key, position) for position in change.deletions))
-    if change.replacements:
-        changed(connection, key, [position for position, _ in change.replacements])
-    if change.deletions:
-        connection.executemany(FORGET_MESSAGE, ((key, position) for position in change.deletions))
-        forgotten(connection, len(change.deletions))
+    positions = [*change.deletions, *(position for position, _ in change.replacements)]
+    changed(connection, key, {position // BLOCK for position in positions})
 
 
 def _delete_chat(connection: sqlite3.Connection, key: bytes, expected: int | None) -> bool:

@@ -1,9 +1,9 @@
 """What search finds messages by. It is brought up to date by searches, so that adding a message costs nothing.
 
-SQLite: `searched` numbers what was indexed (position -1: the title), and `grams` has the hashes of their letters under
-that number. `search_state` says up to which id messages are indexed. Postgres: `message_grams` has the hashes, and each
-chat says up to which position it is indexed. Where something that was indexed changed, `searched` is below zero, and
-each time another number.
+What is indexed are blocks of a chat's messages; block -1 is its title. SQLite: `searched` numbers the blocks, `grams`
+has the hashes of their letters under that number, `search_state` says up to which id messages were taken in, and
+`unsearched` which blocks changed since. Postgres: `message_grams` has the hashes, and each chat says up to which
+position it was taken in. Where a message changed since, `searched` is below zero, and each time another number.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ UP = {
 CREATE TABLE searched (
     id INTEGER NOT NULL PRIMARY KEY,
     chat_key BLOB NOT NULL,
-    position INTEGER NOT NULL,
-    UNIQUE (chat_key, position)
+    block INTEGER NOT NULL,
+    UNIQUE (chat_key, block)
 )
+""",
+        """
+CREATE TABLE unsearched (
+    chat_key BLOB NOT NULL,
+    block INTEGER NOT NULL,
+    PRIMARY KEY (chat_key, block)
+) WITHOUT ROWID
 """,
         "CREATE TABLE search_state (up_to INTEGER NOT NULL, stale INTEGER NOT NULL)",
         "INSERT INTO search_state (up_to, stale) VALUES (0, 0)",
-        "CREATE TABLE unsearched_titles (chat_key BLOB NOT NULL PRIMARY KEY) WITHOUT ROWID",
-        "INSERT INTO unsearched_titles (chat_key) SELECT chat_key FROM chats WHERE title <> ''",
+        "INSERT INTO unsearched (chat_key, block) SELECT chat_key, -1 FROM chats WHERE title <> ''",
     ],
     "postgres": [
         """
@@ -40,9 +46,9 @@ CREATE INDEX chats_unsearched ON chats (owner_key, chat_key) WHERE searched < ne
         """
 CREATE TABLE message_grams (
     chat_key uuid NOT NULL,
-    position bigint NOT NULL,
+    block bigint NOT NULL,
     grams integer[] NOT NULL,
-    PRIMARY KEY (chat_key, position)
+    PRIMARY KEY (chat_key, block)
 )
 """,
         "CREATE INDEX message_grams_by_gram ON message_grams USING gin (grams)",
@@ -53,7 +59,7 @@ GRAMS = "CREATE VIRTUAL TABLE grams USING fts5 (gram, content = '', columnsize =
 DOWN = {
     "sqlite": [
         "DROP TABLE IF EXISTS grams",
-        "DROP TABLE unsearched_titles",
+        "DROP TABLE unsearched",
         "DROP TABLE search_state",
         "DROP TABLE searched",
     ],
