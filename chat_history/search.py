@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -17,8 +18,8 @@ AFTER = 140
 """Characters of a snippet before the hit, and from it on."""
 _PIECE = 256
 _TERM = re.compile(r'"([^"]+)"|([^\s"]+)')
-_CLUSTER = re.compile("[^\u0300-\u036f\u1160-\u11ff\u3099\u309a][\u0300-\u036f\u1160-\u11ff\u3099\u309a]*|.", re.DOTALL)
-"""A letter with what is combined with it."""
+_JOINING = re.compile("[\u1160-\u11ff\uff9e\uff9f\uffa0-\uffdc]")
+"""Letters that Unicode joins with the one before, beside the marks."""
 
 
 class SearchHit(NamedTuple):
@@ -72,10 +73,10 @@ def _snippet(text: str, terms: Sequence[str]) -> tuple[str, tuple[tuple[int, int
 def _marks(shown: str, terms: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where the terms stand in a short text."""
     plain, places = "", []
-    for cluster in _CLUSTER.finditer(shown):
-        piece = folded(cluster[0])
+    for start, end in _clusters(shown, 0):
+        piece = folded(shown[start:end])
         plain += piece
-        places += [cluster.span()] * len(piece)
+        places += [(start, end)] * len(piece)
     at = 0
     anyone = "|".join(re.escape(term) for term in sorted(terms, key=len, reverse=True))
     for found in re.finditer(anyone, plain):
@@ -91,15 +92,29 @@ def _place(text: str, place: int) -> int:
         return place
     at = 0
     while at < len(text):
-        end = next((cluster.start() for cluster in _CLUSTER.finditer(text, min(at + _PIECE, len(text)))), len(text))
+        end = min(at + _PIECE, len(text))
+        while end < len(text) and _joins(text[end]):
+            end += 1
         size = len(folded(text[at:end]))
         if place < size:
             break
         place -= size
         at = end
-    for cluster in _CLUSTER.finditer(text, at):
-        size = len(folded(cluster[0]))
+    for start, end in _clusters(text, at):
+        size = len(folded(text[start:end]))
         if place < size:
-            return cluster.start()
+            return start
         place -= size
     return len(text)
+
+
+def _clusters(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Where each letter stands with what is joined to it, from there on."""
+    for end in range(start + 1, len(text) + 1):
+        if end == len(text) or not _joins(text[end]):
+            yield start, end
+            start = end
+
+
+def _joins(letter: str) -> bool:
+    return unicodedata.category(letter).startswith("M") or bool(_JOINING.match(letter))

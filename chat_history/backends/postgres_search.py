@@ -20,7 +20,8 @@ __all__ = ["Index"]
 
 PENDING = """
 SELECT chat_key, created_at::text, searched, next_position, CASE WHEN title_unsearched THEN title END
-FROM {schema}chats WHERE owner_key = %s AND (searched < next_position OR title_unsearched) LIMIT 50
+FROM {schema}chats WHERE owner_key = %s AND (searched < next_position OR title_unsearched)
+ORDER BY chat_key LIMIT 50
 """
 NEXT = """
 SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s AND position < %s
@@ -40,22 +41,30 @@ FROM chat, set_config('synchronous_commit', 'off', true), json_to_recordset($6::
 ON CONFLICT (chat_key, block) DO UPDATE SET grams = excluded.grams
 """
 
-WITH_GRAMS = "FROM {schema}message_grams g JOIN {schema}chats c ON c.chat_key = g.chat_key "
-OF_CHAT = "AND g.chat_key = %(chat)s "
+# First what the index says, which the planner cannot know to be little.
+PROPOSED = """
+WITH proposed AS MATERIALIZED (
+    SELECT chat_key, block FROM {schema}message_grams WHERE grams @> %(grams)s::integer[] {of_chat}
+)
+"""
+OF_CHAT = "AND chat_key = %(chat)s"
 TITLES = (
-    "SELECT c.chat_id, c.title, NULL, NULL, g.block, c.title, c.updated_at, NULL "
-    + WITH_GRAMS
-    + "WHERE g.grams @> %(grams)s::integer[] AND g.block = -1 AND c.owner_key = %(owner)s {of_chat}"
-    + "ORDER BY c.updated_at DESC, c.chat_key DESC"
+    PROPOSED
+    + """
+SELECT c.chat_id, c.title, NULL, NULL, -1, c.title, c.updated_at, NULL
+FROM proposed p JOIN {schema}chats c ON c.chat_key = p.chat_key
+WHERE p.block = -1 AND c.owner_key = %(owner)s ORDER BY c.updated_at DESC, c.chat_key DESC
+"""
 )
 MESSAGES = (
-    "SELECT m.chat_key, m.position "
-    + WITH_GRAMS
-    + "JOIN {schema}messages m ON m.chat_key = g.chat_key "
-    + f"AND m.position >= g.block * {BLOCK} AND m.position < (g.block + 1) * {BLOCK} "
-    + "WHERE g.grams @> %(grams)s::integer[] AND c.owner_key = %(owner)s {of_chat}"
-    + "AND m.status IN ('active', 'archived') ORDER BY m.created_at DESC, m.chat_key DESC, m.position DESC "
-    + "LIMIT %(some)s"
+    PROPOSED
+    + """
+SELECT m.chat_key, m.position
+FROM proposed p JOIN {schema}chats c ON c.chat_key = p.chat_key JOIN {schema}messages m ON m.chat_key = p.chat_key
+    AND m.position >= p.block * %(size)s AND m.position < (p.block + 1) * %(size)s
+WHERE p.block >= 0 AND c.owner_key = %(owner)s AND m.status IN ('active', 'archived')
+ORDER BY m.created_at DESC, m.chat_key DESC, m.position DESC LIMIT %(some)s
+"""
 )
 TEXTS = """
 SELECT c.chat_id, c.title, m.message_id, m.role, m.position, m.text, m.created_at, m.payload
@@ -121,7 +130,12 @@ class Index:
         self, owner: OwnerKey, wanted: Sought, grams: list[int], chat: ChatKey | None, limit: int
     ) -> list[Found]:
         """What `Backend.search` says, of what was taken in."""
-        parameters = {"grams": grams[:MOST], "owner": owner.key, "chat": None if chat is None else chat.key}
+        parameters = {
+            "grams": grams[:MOST],
+            "owner": owner.key,
+            "chat": None if chat is None else chat.key,
+            "size": BLOCK,
+        }
         proposed = self._proposed("" if chat is None else OF_CHAT, parameters, limit)
         return list(islice((each for each in proposed if wanted.is_in(each.text)), limit))
 

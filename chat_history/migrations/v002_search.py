@@ -51,7 +51,7 @@ CREATE TABLE message_grams (
     PRIMARY KEY (chat_key, block)
 )
 """,
-        "CREATE INDEX message_grams_by_gram ON message_grams USING gin (grams)",
+        "CREATE INDEX message_grams_by_gram ON message_grams USING gin (grams) WITH (fastupdate = off)",
     ],
 }
 GRAMS = "CREATE VIRTUAL TABLE grams USING fts5 (gram, content = '', columnsize = 0, detail = none, tokenize = 'ascii')"

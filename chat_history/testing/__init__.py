@@ -23,12 +23,26 @@ from .primitives import Primitives
 from .reading import Reading
 from .refusing import Refusing
 from .saves import Saving
+from .searching import Searching
 from .versions import Versions
 
 __all__ = ["Conformance", "check_chat", "say"]
 
 
-class Conformance(Adding, Versions, Saving, Reading, Changing, Branching, Chats, Owners, Opening, Refusing, Primitives):
+class Conformance(
+    Adding,
+    Versions,
+    Saving,
+    Reading,
+    Searching,
+    Changing,
+    Branching,
+    Chats,
+    Owners,
+    Opening,
+    Refusing,
+    Primitives,
+):
     """The promises of a backend.
 
     A subclass says how to open a store that is new for each test; each further call opens the same one again, as
