@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .arguments import (
     checked_count,
@@ -46,6 +46,7 @@ from .errors import (
     VersionConflictError,
 )
 from .formats import MessageFormat, get_format, usual_formats
+from .limits import Limit
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
 from .records import Stored, chat_of, stored_draft, stored_message
@@ -74,9 +75,9 @@ KEYS = 4096
 class _Store:
     """What the views of one store share."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
         self.backend = backend
-        self.writer = None if isinstance(backend, SharedChats) else Writer(backend)
+        self.writer = None if isinstance(backend, SharedChats) else Writer(backend, limit)
         self.closed = False
 
 
@@ -86,13 +87,28 @@ class ChatHistory:
     Usable straight after construction, from any thread; other processes may use the same store. Every call either does
     all it says, durably, or raises a `ChatHistoryError` and did nothing. After `shutdown()` each raises
     `HistoryClosedError`.
+
+    max_messages: the most messages of a chat that stay active. When it has more after a write, the oldest whole turns
+    go: with overflow "archive" they stay in the chat out of the window, with "delete" they are gone, all but the system
+    prompt that leads the chat. The newest turn stays, however long. Holds for the views of all owners.
     """
 
-    def __init__(self, backend: Backend, *, tenant_id: str = "", user_id: str = "") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        tenant_id: str = "",
+        user_id: str = "",
+        max_messages: int | None = None,
+        overflow: Literal["archive", "delete"] = "archive",
+    ) -> None:
         # Now rather than with the first message: the child of a process that forks while another of its threads imports
         # would wait for that import for ever.
         usual_formats()
-        self._bind(_Store(backend), tenant_id, user_id, is_view=False)
+        limit = None if max_messages is None else Limit(checked_count(max_messages, "max_messages"), overflow)
+        if overflow not in ("archive", "delete"):
+            raise InvalidArgumentError(f'overflow is "archive" or "delete", not {overflow!r}')
+        self._bind(_Store(backend, limit), tenant_id, user_id, is_view=False)
 
     def _bind(self, store: _Store, tenant_id: str, user_id: str, *, is_view: bool) -> None:
         self._store = store
@@ -129,6 +145,8 @@ class ChatHistory:
         """
         owner = {"user_id": self.user_id, "tenant_id": self.tenant_id}
         settings = self._store.backend.settings | {key: value for key, value in owner.items() if value}
+        limit = self._store.writer and self._store.writer.limit
+        settings |= limit._asdict() if limit else {}
         return {key: value for key, value in settings.items() if value is not None}
 
     def for_user(self, user_id: str, *, tenant_id: str | None = None) -> ChatHistory:
@@ -213,6 +231,8 @@ class ChatHistory:
         else:
             checked_version(expected_version)
             written = writer.append(key, (draft,), expected_version)
+        if writer.limit:
+            writer.keep_within_limit(key)
         return stored_draft(key.chat_id, draft, written.position, written.parent)
 
     def add_messages(
@@ -241,8 +261,11 @@ class ChatHistory:
                 next(writer.versions(key, expected_version))
             return []
         if message_ids is None:
-            return Stored(chat_id, drafts, writer.append(key, drafts, expected_version))
+            appended = writer.append(key, drafts, expected_version)
+            writer.keep_within_limit(key)
+            return Stored(chat_id, drafts, appended)
         new, written, found = writer.append_once(key, drafts, expected_version)
+        writer.keep_within_limit(key)
         stored = [stored_message(chat_id, record) for record in found]
         if written:
             stored += Stored(chat_id, new, written)
@@ -300,6 +323,7 @@ class ChatHistory:
         drafts, written = writer.save(
             key, given, expected_version, _named(format), whole=whole, keep_archived=keep_archived
         )
+        writer.keep_within_limit(key)
         return Stored(chat_id, drafts, written) if written else []
 
     # ---- changing single messages
@@ -618,6 +642,7 @@ class ChatHistory:
                 raise _no_chat(key)
         except KeyError:
             raise _no_message(key, str(message_id)) from None
+        writer.keep_within_limit(key)
         return self.get_chat(chat_id)
 
     def fork_chat(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from .backends.drafts import Drafts
 from .branches import Branches
 from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
 from .formats import Dumped, MessageFormat, dump_as, recognise
+from .limits import Limit
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_again, draft_of
@@ -54,8 +56,9 @@ Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
 class Writer:
     """Writes to one store, and remembers what it wrote a moment ago. Shared by the views of all owners."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
         self.backend = backend
+        self.limit = limit
         self.branches = Branches()
         self.snapshots = Snapshots()
 
@@ -238,6 +241,22 @@ class Writer:
         if type(message) is not dict:
             self.snapshots.take(message, mark)
         return form, dumped, mark
+
+    def keep_within_limit(self, key: ChatKey) -> None:
+        """Let the oldest turns of a chat go that has grown too long. Where others are too busy, the next write does."""
+        limit = self.limit
+        record = self.backend.get_chat(key) if limit else None
+        if limit is None or record is None or record.message_count <= limit.max_messages:
+            return
+
+        def beyond(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
+            return limit.beyond(self.backend, key, rows)
+
+        with suppress(StoreBusyError):
+            if limit.overflow == "archive":
+                self.archive(key, beyond)
+            else:
+                self.delete(key, beyond)
 
     # ---- changing what is there
 
