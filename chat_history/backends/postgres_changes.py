@@ -21,6 +21,7 @@ __all__ = [
     "APPEND",
     "COLUMNS",
     "END",
+    "SEVERAL",
     "appended",
     "change_statement",
     "copied",
@@ -157,6 +158,7 @@ def merely_appends(change: Change) -> bool:
         and change.title is UNSET
         and change.metadata is UNSET
         and change.shared is UNSET
+        and not change.contents
     )
 
 
