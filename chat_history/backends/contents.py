@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from string import ascii_letters, digits
@@ -168,12 +168,9 @@ def _outside(change: Change) -> Change:
     )
 
 
-def _are_short(drafts: Iterator[tuple[Any, ...]] | Sequence[Draft]) -> bool:
+def _are_short(drafts: Iterable[tuple[Any, ...]]) -> bool:
     payload = Draft._fields.index("payload")
-    for draft in drafts:
-        if len(draft[payload]) > THRESHOLD:
-            return False
-    return True
+    return all(len(draft[payload]) <= THRESHOLD for draft in drafts)
 
 
 def _cut(draft: tuple[Any, ...], contents: dict[str, str]) -> tuple[Any, ...]:
@@ -246,7 +243,7 @@ def _places(payload: str) -> tuple[list[Places], str]:
 
 
 def _put_back(rest: str, places: Places, contents: Mapping[str, str]) -> str:
-    parts = []
+    parts: list[str] = []
     end = 0
     for place, known in places:
         parts += rest[end:place], contents[known]
@@ -257,9 +254,7 @@ def _put_back(rest: str, places: Places, contents: Mapping[str, str]) -> str:
 
 def _whole_record(record: Record, contents: Mapping[str, str]) -> Record:
     (places, others), rest = _places(record.payload)
-    return record._replace(
-        payload=_put_back(rest, places, contents), text=_put_back(record.text, others, contents)
-    )
+    return record._replace(payload=_put_back(rest, places, contents), text=_put_back(record.text, others, contents))
 
 
 def _whole_row(row: PayloadRow, contents: Mapping[str, str]) -> PayloadRow:

@@ -61,8 +61,8 @@ from .postgres_changes import (
     what_was_written,
     written_at,
 )
-from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
 from .postgres_connections import Connections
+from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
 from .postgres_wire import Connection, ask
 from .texts import spoken_text
 
@@ -291,9 +291,7 @@ class PostgresBackend(Backend):
         )
 
         def work(connection: Connection) -> list[Written]:
-            if changes_contents or (
-                (change.replacements or change.deletions) and self._has_contents(connection, chat)
-            ):
+            if changes_contents or ((change.replacements or change.deletions) and self._has_contents(connection, chat)):
                 with connection.transaction():
                     written = what_was_written(changes, ask(connection, statement, parameters))
                     if written and copies:
