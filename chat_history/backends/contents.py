@@ -121,7 +121,10 @@ class _Whole:
             if not cut:
                 return rows
             try:
-                wanted = {known: place for place in cut for known in references(rows[place][payload])}
+                wanted: dict[str, int] = {}
+                for place in cut:
+                    for known in references(rows[place][payload]):
+                        wanted.setdefault(known, place)
                 contents = self.inner.contents(chat, list(wanted))
                 lost = next(((rows[place][0], known) for known, place in wanted.items() if known not in contents), None)
                 if lost is None:
