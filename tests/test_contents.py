@@ -159,7 +159,7 @@ def test_a_json_file_with_images_cut_anywhere_opens_with_all_whole_changes(tmp_p
         for batch in messages:
             history.add_messages("c", batch)
             ends.append((path.stat().st_size - 4, ends[-1][1] + len(batch)))
-    given = sum(messages, [])
+    given = [message for batch in messages for message in batch]
     whole = path.read_bytes()
     lines = [place for place, byte in enumerate(whole) if byte == 10]
     near = {place + more for place in lines for more in range(-3, 4)}

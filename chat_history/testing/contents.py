@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from datetime import timedelta
-from random import Random
+from hashlib import shake_256
 
 import pytest
 
@@ -23,7 +23,7 @@ __all__ = ["BigContents", "image", "showing"]
 
 def image(seed: int, size: int = 30_000) -> str:
     """Random bytes in base64."""
-    return base64.b64encode(Random(seed).randbytes(size)).decode()
+    return base64.b64encode(shake_256(str(seed).encode()).digest(size)).decode()
 
 
 def showing(*images: str, text: str = "What is \u00e9\U0001f600 \u201e~this\u201c?") -> Message:
@@ -48,7 +48,7 @@ EDGES: dict[str, Message] = {
     "the whole content": say("tool", ONE),
     "within a text": say("user", f"Look:\n{ONE}\n\u00e9 {OTHER} and \\u{ONE} \\{ONE}\u0001{ONE}"),
     "in an object": {"role": "user", "content": "x", ONE: {"data": [OTHER, 1.5, None]}},
-    "of the other alphabet": showing(base64.urlsafe_b64encode(Random(5).randbytes(30_000)).decode()),
+    "of the other alphabet": showing(image(5).translate(str.maketrans("+/", "-_"))),
     "letters": say("user", "a" * 100_000),
     "just long enough": say("user", "b" * THRESHOLD),
     "just too short": say("user", "b" * (THRESHOLD - 1)),
