@@ -91,8 +91,8 @@ class _Whole:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         """That of the other, so that `isinstance` says what the store is."""
         return type(self.inner)
 
