@@ -36,6 +36,7 @@ from .backends.base import (
     chat_key,
     owner_key,
 )
+from .backends.contents import bare, whole
 from .cursors import chat_cursor, chat_place, message_cursor, message_place
 from .errors import (
     ChatExistsError,
@@ -76,8 +77,8 @@ class _Store:
     """What the views of one store share."""
 
     def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
-        self.backend = backend
-        self.writer = None if isinstance(backend, SharedChats) else Writer(backend, limit)
+        self.backend = whole(backend)
+        self.writer = None if isinstance(backend, SharedChats) else Writer(self.backend, limit)
         self.closed = False
 
 
@@ -355,8 +356,9 @@ class ChatHistory:
         The text is gone from the disk when the call returns; in Postgres, when the server has vacuumed.
         """
         checked_message_id(message_id)
-        deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
-        return bool(deleted)
+        return bool(
+            self._writer().remove(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
+        )
 
     def delete_messages(self, chat_id: str, message_ids: Sequence[str]) -> list[StoredMessage]:
         """Remove these messages at once and return them as they were; what is not there is left out.
@@ -534,10 +536,10 @@ class ChatHistory:
         records = (records[1:] if newest else records[:-1]) if more else records
         first = records[0].position if records else (high if high is not None else (low or -1) + 1)
         end = records[-1].position if records else (low if low is not None else first - 1)
-        earlier = more if newest else bool(backend.read_payloads(key, before=first, limit=1, status=wanted))
+        earlier = more if newest else bool(bare(backend).read_payloads(key, before=first, limit=1, status=wanted))
         later = more and not newest
         if not later and high is not None:
-            later = bool(backend.read_payloads(key, after=end, limit=1, status=wanted))
+            later = bool(bare(backend).read_payloads(key, after=end, limit=1, status=wanted))
         return Page(
             tuple(stored_message(chat_id, record) for record in records),
             before=message_cursor(first) if earlier else None,
@@ -607,7 +609,7 @@ class ChatHistory:
         """
         key = self._key(chat_id)
         outline = self._backend().outline(key)
-        return branches(self._backend(), key, outline) if outline else []
+        return branches(bare(self._backend()), key, outline) if outline else []
 
     def switch_branch(
         self,
@@ -678,7 +680,7 @@ class ChatHistory:
         switch to another branch first. See `delete_message`.
         """
         checked_message_id(message_id)
-        return len(self._writer().delete(self._key(chat_id), lambda rows: alone(rows, message_id)))
+        return self._writer().remove(self._key(chat_id), lambda rows: alone(rows, message_id))
 
     def delete_superseded(self, chat_id: str) -> int:
         """Remove every message that is on no active branch; how many went. See `delete_message`."""
@@ -686,7 +688,7 @@ class ChatHistory:
         def superseded(rows: Sequence[OutlineRow]) -> list[OutlineRow]:
             return [row for row in rows if row[3] == MessageStatus.SUPERSEDED]
 
-        return len(self._writer().delete(self._key(chat_id), superseded))
+        return self._writer().remove(self._key(chat_id), superseded)
 
     # ---- chats
 

@@ -26,6 +26,7 @@ from .backends.base import (
     Written,
     chat_key,
 )
+from .backends.contents import THRESHOLD, bare
 from .backends.drafts import Drafts
 from .branches import Branches
 from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
@@ -59,6 +60,8 @@ class Writer:
     def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
         self.backend = backend
         self.limit = limit
+        self.bare = bare(backend)
+        """For what needs no contents."""
         self.branches = Branches()
         self.snapshots = Snapshots()
 
@@ -91,6 +94,8 @@ class Writer:
 
     def append_one(self, key: ChatKey, draft: Draft) -> Written:
         """Add it at the end, whatever the version."""
+        if len(draft.payload) > THRESHOLD:
+            return self.append(key, (draft,), None)
         written = self.backend.append(key, draft)
         self.branches.drop(key.key)
         return written
@@ -194,7 +199,7 @@ class Writer:
         stays = [*branch.positions[: found.kept], *found.revived][-1:]
         if not stays:
             return None
-        records = self.backend.read(key, after=stays[0] - 1, before=stays[0] + 1, status=None)
+        records = self.bare.read(key, after=stays[0] - 1, before=stays[0] + 1, status=None)
         if not records:
             raise VersionConflictError(branch.version, self.version(key))
         return records[0].message_id
@@ -266,7 +271,7 @@ class Writer:
         """Put another content into a message: its record then, None if there is no such message."""
         draft = draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
         for version in self.versions(key):
-            found = self.backend.find(key, [message_id])
+            found = self.bare.find(key, [message_id])
             if not found:
                 return None
             if metadata is None:
@@ -284,7 +289,11 @@ class Writer:
 
     def delete(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Remove the chosen messages: their records as they were."""
-        return self._rearrange(key, choose, _deletion)
+        return self._rearrange(key, choose, _deletion, self.backend)
+
+    def remove(self, key: ChatKey, choose: Choose) -> int:
+        """As `delete`, for whoever wants to know only how many, and of damaged ones too."""
+        return len(self._rearrange(key, choose, _deletion, self.bare))
 
     def fork(self, key: ChatKey, target: ChatKey, message_id: str | None, metadata: str | UnsetType | None) -> bool:
         """Begin a chat with the messages up to this one (None: the head); False if there is no such chat.
@@ -373,10 +382,8 @@ class Writer:
 
     def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
         """Remove the messages of a status that were stored before then: how many."""
-        old = {record.message_id for record in self.backend.read(key, status=status) if record.created_at < before}
-        if not old:
-            return 0
-        return len(self.delete(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]))
+        old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
+        return self.remove(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]) if old else 0
 
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""
@@ -385,17 +392,21 @@ class Writer:
             statuses = [(row[0], MessageStatus.ARCHIVED) for row in rows]
             return Change(datetime.now(UTC), outline.version, statuses=statuses, active=-len(rows))
 
-        return self._rearrange(key, choose, archival)
+        return self._rearrange(key, choose, archival, self.backend)
 
     def _rearrange(
-        self, key: ChatKey, choose: Choose, change: Callable[[Outline, Sequence[OutlineRow]], Change]
+        self,
+        key: ChatKey,
+        choose: Choose,
+        change: Callable[[Outline, Sequence[OutlineRow]], Change],
+        backend: Backend,
     ) -> list[Record]:
         for _ in range(ATTEMPTS):
             outline = self.backend.outline(key)
             rows = choose(outline.rows) if outline else []
             if not outline or not rows:
                 return []
-            records = self.backend.find(key, [row[1] for row in rows])
+            records = backend.find(key, [row[1] for row in rows])
             if self.attempt(key, change(outline, rows)):
                 return records
         raise _busy(key)

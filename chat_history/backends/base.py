@@ -8,7 +8,7 @@ aware UTC times) and on nothing else: calls come from any thread, and other proc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -245,6 +245,9 @@ class Change:
     metadata: str | UnsetType | None = UNSET
     shared: bool | UnsetType = UNSET
 
+    contents: Mapping[str, str] | None = None
+    """What drafts and replacements refer to, by hash (`Backend.keeps_contents`). Complete when all drafts are made."""
+
     @property
     def appends_only(self) -> bool:
         """Whether nothing that exists is touched but the chat's own row: the case to be fast in."""
@@ -260,6 +263,14 @@ class Backend(ABC):
 
     name: str
     """A word for messages and listings: "sqlite"."""
+
+    keeps_contents: bool = False
+    """Whether changes may come with `contents`. Else what is big stays in the payloads, and nothing need be done.
+
+    A content is kept once for each owner, from the write that first brings it for as long as a message of the owner
+    refers to it, in whichever chat and of whichever status; with the last one it leaves the disk. Which messages do,
+    `chat_history.backends.contents.references` says of their payloads.
+    """
 
     @property
     @abstractmethod
@@ -326,6 +337,10 @@ class Backend(ABC):
     @abstractmethod
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
         """The records with these ids, of any status, by position; ids that do not exist are left out."""
+
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        """Those of these contents that the chat's owner has, by hash."""
+        return {}
 
     @abstractmethod
     def list_chats(

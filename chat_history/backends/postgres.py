@@ -45,11 +45,13 @@ from .base import (
     first_version,
     owner_key,
 )
+from .drafts import Drafts
 from .joining import Joining
 from .postgres_changes import (
     APPEND,
     COLUMNS,
     END,
+    SEVERAL,
     appended,
     change_statement,
     copied,
@@ -61,6 +63,7 @@ from .postgres_changes import (
     written_at,
 )
 from .postgres_connections import Connections
+from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
 from .postgres_search import Index
 from .postgres_wire import Connection, ask
 from .texts import spoken_text
@@ -180,6 +183,7 @@ class PostgresBackend(Backend):
     """
 
     name = "postgres"
+    keeps_contents = True
 
     def __init__(
         self,
@@ -240,6 +244,8 @@ class PostgresBackend(Backend):
     # ---- writing
 
     def write(self, chat: ChatKey, change: Change) -> Written:
+        if isinstance(change.drafts, Drafts) and len(change.drafts) <= SEVERAL:
+            change.drafts.made()  # and so its contents are known; of more, when they were copied
         if not merely_appends(change):
             return self._apply(chat, [change])[0]
         return self._joining.do(
@@ -284,19 +290,22 @@ class PostgresBackend(Backend):
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
         copies = is_long(drafts)
         known = self._known.get(chat.key.int) or self._know(chat)
-        frees_row = self._is_full and not copies and known.suspicion > 0 and self._can_flush()
+        changes_contents = bool(copies or change.contents)
+        frees_row = self._is_full and not changes_contents and known.suspicion > 0 and self._can_flush()
         statement, parameters = change_statement(
             self._prefix, known.parameters, changes, drafts, copies=copies, waits=self._is_full and not frees_row
         )
 
         def work(connection: Connection) -> list[Written]:
-            if copies:
+            if changes_contents or ((change.replacements or change.deletions) and self._has_contents(connection, chat)):
                 with connection.transaction():
                     written = what_was_written(changes, ask(connection, statement, parameters))
-                    if written:
+                    if written and copies:
                         with psycopg.Cursor(connection).copy(self._sql(COPY)) as rows:
                             for block in copied(chat, written[0].position, written[0].parent, drafts):
                                 rows.write(block)
+                    if written:
+                        change_contents(connection, self._sql, chat, change, written[0].position)
             else:
                 written = what_was_written(changes, ask(connection, statement, parameters))
             if not written:
@@ -312,6 +321,10 @@ class PostgresBackend(Backend):
         if drafts:
             known.saw(written[0].position, len(drafts))
         return written
+
+    def _has_contents(self, connection: Connection, chat: ChatKey) -> bool:
+        """Whether messages of a chat refer to contents; true of the version that a change names, or it is not made."""
+        return ask(connection, self._sql(HAS_CONTENTS), [chat.key.hex]).get_value(0, 0) == b"t"
 
     def _know(self, chat: ChatKey) -> _KnownChat:
         if len(self._known) >= REMEMBERED:
@@ -375,8 +388,8 @@ class PostgresBackend(Backend):
 
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
         if expected_version is None:
-            return self._delete(DELETE_CHAT, chat.key.hex).chats > 0
-        if self._delete(DELETE_CHAT_OF_VERSION, chat.key.hex, str(min(expected_version, LARGEST))).chats:
+            return self._delete(chat.owner, DELETE_CHAT, chat.key.hex).chats > 0
+        if self._delete(chat.owner, DELETE_CHAT_OF_VERSION, chat.key.hex, str(min(expected_version, LARGEST))).chats:
             return True
         rows = self._read(GET_VERSION, [chat.key])
         actual = rows[0][0] if rows else 0
@@ -385,9 +398,9 @@ class PostgresBackend(Backend):
         return False
 
     def clear(self, owner: OwnerKey) -> Cleared:
-        return self._delete(DELETE_CHATS, owner.key.hex)
+        return self._delete(owner.key, DELETE_CHATS, owner.key.hex)
 
-    def _delete(self, statement: str, *parameters: str) -> Cleared:
+    def _delete(self, owner: UUID, statement: str, *parameters: str) -> Cleared:
         def work(connection: Connection) -> Cleared:
             messages = 0
             with connection.transaction():
@@ -399,6 +412,7 @@ class PostgresBackend(Backend):
                     keys = [f"{{{','.join(deleted)}}}"]
                     messages = ask(connection, self._sql(DELETE_MESSAGES), keys).command_tuples or 0
                     ask(connection, self._sql(DELETE_GRAMS), keys)
+                    forget_chats(connection, self._sql, owner, deleted)
             return Cleared(len(deleted), messages)
 
         return self._connections.run(work)
@@ -468,6 +482,9 @@ class PostgresBackend(Backend):
 
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
         return [_record(row) for row in self._read(FIND, [chat.key, list(message_ids)])]
+
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        return dict(self._read(GET_CONTENTS, [chat.owner, list(hashes)]))
 
     def list_chats(
         self,

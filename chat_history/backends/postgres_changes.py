@@ -22,6 +22,7 @@ __all__ = [
     "APPEND",
     "COLUMNS",
     "END",
+    "SEVERAL",
     "appended",
     "change_statement",
     "copied",
@@ -164,6 +165,7 @@ def merely_appends(change: Change) -> bool:
         and change.title is UNSET
         and change.metadata is UNSET
         and change.shared is UNSET
+        and not change.contents
     )
 
 

@@ -17,6 +17,7 @@ from .branching import Branching
 from .changing import Changing
 from .chats import Chats
 from .checks import Reopen, check_chat, say, says
+from .contents import BigContents
 from .opening import Opening
 from .owners import Owners
 from .primitives import Primitives
@@ -36,6 +37,7 @@ class Conformance(
     Reading,
     Searching,
     Changing,
+    BigContents,
     Branching,
     Chats,
     Owners,
