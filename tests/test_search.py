@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import Store, on
 
-from chat_history import ChatHistory, SQLChatHistory
+from chat_history import ChatHistory, SQLChatHistory, open_history
 from chat_history.backends.base import Found
 from chat_history.backends.words import Sought, folded, grams_of
 from chat_history.search import hit_of, sought
@@ -119,6 +119,27 @@ def test_an_index_of_much_that_is_gone_is_begun_anew(tmp_path: Path, monkeypatch
             assert connection.execute("SELECT max(id) FROM searched").fetchone()[0] < 15
             assert connection.execute("SELECT count(*) FROM searched").fetchone()[0] == 4
         connection.close()
+
+
+@pytest.mark.parametrize("name", ["chats.db", "chats.json"])
+def test_no_byte_of_a_long_chat_that_was_searched_is_left_after_its_deletion(tmp_path: Path, name: str) -> None:
+    with open_history(tmp_path / name) as history:
+        history.add_message("other", say("user", "stays"))
+        history.add_messages("c", [say("user", f"Geheimnis {number} xyzzy") for number in range(10_000)])
+        history.update_chat("c", title="Geheimnisvoll")
+        expected = sum("77" in str(number) for number in range(10_000))
+        assert len(history.search("geheimnis 77", limit=10_000)) == expected
+
+        def left() -> bool:
+            files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
+            return any(text in data for data in files for text in (b"geheim", b"heimni", b"nisvoll", b"xyzzy"))
+
+        assert left()
+        history.delete_chat_history("c")
+        assert not left()
+        assert len(history.search("stays")) == 1
+        assert not left()
+    assert not left()
 
 
 @pytest.mark.parametrize("vacuumed", [False, True])
