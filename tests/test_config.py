@@ -405,7 +405,7 @@ def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
         ({"backend": "postgresql"}, ['"postgresql"', 'did you mean "postgres"', "json, sqlite, postgres"]),
         ({"backend": ["sqlite"]}, ["json, sqlite, postgres"]),
         ({"backend": "sqlite", "db_pth": "x", "size": 1}, ['"db_pth" (did you mean "db_path"?)', '"size"']),
-        ({"backend": "sqlite", "path": "x.db"}, ["accepted: backend, db_path, durability, migrations, tenant_id,"]),
+        ({"backend": "sqlite", "path": "x.db"}, ["accepted: backend, db_path, durability, max_messages, migrations,"]),
         ({"backend": "sqlite", 1: 2}, ["keys", "int"]),
         ({"backend": "sqlite", "db_path": 3}, ["db_path", "3", "a path"]),
         ({"backend": "sqlite", "db_path": ""}, ["db_path", "a path"]),
