@@ -430,7 +430,7 @@ def _nearest(chats: Sequence[Chat], limit: int, *, oldest: bool) -> list[Chat]:
             edge = nsmallest(limit, map(by_time, chats))[-1]
             chats = [chat for chat in chats if chat.updated_at <= edge]
         else:
-            edge = nlargest(limit, map(by_time, chats))[-1]
+            edge = nlargest(limit, map(by_time, reversed(chats)))[-1]  # the youngest first, which others seldom beat
             chats = [chat for chat in chats if chat.updated_at >= edge]
     ordered = sorted(chats, key=lambda chat: (chat.updated_at, chat.key()), reverse=True)
     return ordered[max(0, len(ordered) - limit) :] if oldest else ordered[:limit]

@@ -17,10 +17,12 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from floors import ChatsFloor, FileFloor
 from measure import Result, alternate, rate, timed, timing
 from messages import agent_messages, dicts, dumped, turns
 from places import Store
 
+from chat_history import ChatHistory
 from chat_history.formats import Source, get_format, replayable
 
 __all__ = ["ROWS", "Bench", "Row"]
@@ -210,6 +212,34 @@ def fill(bench: Bench, store: Store) -> Result:
     return timing(*zip(*pairs, strict=True))
 
 
+def newest_chats(bench: Bench, store: Store) -> Result:
+    return _chats(bench, store, lambda history: history.list_chats(50), lambda floor: floor.newest())
+
+
+def chat_ids(bench: Bench, store: Store) -> Result:
+    return _chats(bench, store, lambda history: history.get_all_chat_ids(), lambda floor: floor.ids())
+
+
+def _chats(
+    bench: Bench, store: Store, ours: Callable[[ChatHistory], Any], plain: Callable[[ChatsFloor], Any]
+) -> Result:
+    place = bench.place(store)
+    floor = store.floor(place)
+    with store.ours(place) as history:
+        for number in range(bench.many // 10):
+            history.add_message(f"chat {number}", {"role": "user", "content": "Hello!"})
+        if isinstance(floor, FileFloor):
+            result = alternate(lambda: ours(history), lambda: None, bench.times(200))
+            floor.close()
+            return Result(result.ours, None, "s")
+        chats = [history.get_chat(chat) for chat in history.get_all_chat_ids()]
+        table = ChatsFloor(floor, [(each.chat_id, str(each.created_at), str(each.updated_at)) for each in chats])
+        assert len(ours(history)) == len(plain(table))
+        result = alternate(lambda: ours(history), lambda: plain(table), bench.times(200))
+    floor.close()
+    return result
+
+
 def _adapter() -> Any:
     from pydantic import TypeAdapter
     from pydantic_ai.messages import ModelMessage
@@ -389,6 +419,8 @@ ROWS = [
     Row("turns", "200 turns, all_messages() saved after each", save_turns, {"json": 3, "sqlite": 3, "postgres": 3}),
     Row("open", "open 100,000 and append one", open_and_append, {"json": 0.3, "sqlite": 1.5, "postgres": 1.5}),
     Row("fill", "import 100,000", fill, {"json": 2, "sqlite": 1.5, "postgres": 1.5}),
+    Row("chats", "the newest 50 of 10,000 chats", newest_chats, {"json": 0.005, "sqlite": 3, "postgres": 3}),
+    Row("chat-ids", "the ids of 10,000 chats", chat_ids, {"sqlite": 1.5, "postgres": 1.5}),
     Row(
         "processes",
         "4 processes append to one chat",

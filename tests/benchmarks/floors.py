@@ -14,7 +14,7 @@ from itertools import accumulate, count
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["FileFloor", "Floor", "PostgresFloor", "SQLiteFloor"]
+__all__ = ["ChatsFloor", "FileFloor", "Floor", "PostgresFloor", "SQLiteFloor"]
 
 CHAT = "chat"
 
@@ -153,3 +153,33 @@ class PostgresFloor:
 
     def close(self) -> None:
         self.connection.close()
+
+
+class ChatsFloor:
+    """A plain table of one owner's chats with an index by activity, beside the messages of a floor."""
+
+    CREATE = "CREATE TABLE chats_floor (owner TEXT, chat TEXT, title TEXT, messages BIGINT, created TEXT, updated TEXT)"
+    INDEX = "CREATE INDEX chats_floor_by_activity ON chats_floor (owner, updated)"
+    NEWEST = "SELECT * FROM chats_floor WHERE owner = 'ann' ORDER BY updated DESC LIMIT 50"
+    IDS = "SELECT chat FROM chats_floor WHERE owner = 'ann' ORDER BY created"
+    NAMES = ("owner", "chat", "title", "messages", "created", "updated")
+
+    def __init__(self, floor: SQLiteFloor | PostgresFloor, chats: Iterable[tuple[str, str, str]]) -> None:
+        self.cursor: Any = floor.connection.cursor()
+        self.options = {} if isinstance(floor, SQLiteFloor) else {"prepare": True}
+        mark = "?" if isinstance(floor, SQLiteFloor) else "%s"
+        self.cursor.execute(self.CREATE)
+        self.cursor.execute("BEGIN")
+        statement = f"INSERT INTO chats_floor VALUES ('ann', {mark}, '', 1, {mark}, {mark})"
+        self.cursor.executemany(statement, list(chats))
+        self.cursor.execute("COMMIT")
+        self.cursor.execute(self.INDEX)
+
+    def newest(self) -> list[dict[str, Any]]:
+        """The newest 50, as dicts."""
+        rows = self.cursor.execute(self.NEWEST, (), **self.options).fetchall()
+        return [dict(zip(self.NAMES, row, strict=True)) for row in rows]
+
+    def ids(self) -> list[str]:
+        """All ids."""
+        return [chat for (chat,) in self.cursor.execute(self.IDS, (), **self.options).fetchall()]
