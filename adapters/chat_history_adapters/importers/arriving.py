@@ -109,15 +109,13 @@ class _Arrival:
         self._take(page)
         if there is None and not self.count:
             self._create()
-        self._end_with((self.chat.head or self._last) if is_ours else before)
+        self._end_with((self._kept(self.chat.head) or self._last) if is_ours else before)
 
     # ---- reading
 
     def _read(self, number: int, message: ForeignMessage) -> _Arriving | None:
         """The message as a draft; None for one that cannot be read and is to be left out."""
-        parent = self._last if message.parent is UNSET else message.parent
-        while parent in self._left_out:
-            parent = self._left_out[parent]
+        parent = self._last if message.parent is UNSET else self._kept(message.parent)
         try:
             found = read(message)
             metadata = checked_metadata(message.metadata)
@@ -140,6 +138,12 @@ class _Arrival:
         mark = digest(found.dumped.payload)
         draft = draft_of(found.format, found.dumped, mark, message_id, self._time, metadata)
         return _Arriving(draft, parent, message.archived)
+
+    def _kept(self, message_id: str | None) -> str | None:
+        """The nearest message from here to the root that was not left out."""
+        while message_id in self._left_out:
+            message_id = self._left_out[message_id]
+        return message_id
 
     # ---- writing
 

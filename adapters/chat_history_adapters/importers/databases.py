@@ -169,11 +169,10 @@ def open_postgres(url: str) -> Iterator[Database]:
             "the Postgres URL of the source cannot be read; percent-encode special characters in user and password"
         ) from None
     name = f"the Postgres database {settings.get('dbname', '')!r}".replace(" ''", "")
-    settings = {"fallback_application_name": "chat_history", "connect_timeout": 10} | settings
-    with _postgres_errors(name):
-        with closing(psycopg.connect(**settings | {"client_encoding": "utf8"})) as connection:
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield Database(name, _Postgres(name, connection))
+    settings = {"connect_timeout": 10} | settings | {"client_encoding": "utf8"}
+    with _postgres_errors(name), closing(psycopg.connect(**settings)) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield Database(name, _Postgres(name, connection))
 
 
 @contextmanager

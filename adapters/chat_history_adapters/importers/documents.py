@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple, TextIO
 
@@ -45,12 +45,10 @@ class Document:
     @cached_property
     def shape(self) -> Shape:
         """How the file begins; of several, the first."""
-        with self._opened(next(iter(self._parts))) as file:
+        with self.text() as file:
             line: Any = None
-            try:
+            with suppress(ValueError, RecursionError):
                 line = json.loads(file.readline(LONGEST_LINE))
-            except (ValueError, RecursionError):
-                pass
         for reader in self.readers():
             opens = reader.peek()
             key, then = _first_key(reader)
@@ -60,7 +58,7 @@ class Document:
     def lines(self) -> Iterator[tuple[int, str]]:
         """The lines that are not blank, each with its number, from 1 on."""
         for part in self._parts:
-            with self._opened(part) as file:
+            with self.text(part) as file:
                 for number, line in enumerate(file, 1):
                     if not line.isspace():
                         yield number, line
@@ -68,11 +66,13 @@ class Document:
     def readers(self) -> Iterator[JSONReader]:
         """A reader at the beginning of each file; going on to the next closes it."""
         for part in self._parts:
-            with self._opened(part) as file:
+            with self.text(part) as file:
                 yield JSONReader(file, part)
 
     @contextmanager
-    def _opened(self, part: str) -> Iterator[TextIO]:
+    def text(self, part: str | None = None) -> Iterator[TextIO]:
+        """One of the files, the first unless named, as text."""
+        part = part or next(iter(self._parts))
         try:
             with closing(self._parts[part]()) as file:
                 yield file

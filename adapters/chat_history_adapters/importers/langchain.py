@@ -1,8 +1,12 @@
-"""LangChain's tables: `SQLChatMessageHistory` of langchain-community, `PostgresChatMessageHistory` of langchain-postgres."""
+"""LangChain's tables: those of `SQLChatMessageHistory` and of the two `PostgresChatMessageHistory`.
+
+The first is of langchain-community, and so is the older one for Postgres; the newer is of langchain-postgres.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from .databases import Database, Table
 from .foreign import ForeignChat, ForeignMessage, Source, moment
@@ -24,15 +28,15 @@ class LangChain:
 
     def chats(self, source: Source, table: str | None) -> Iterator[ForeignChat]:
         """All sessions."""
-        assert isinstance(source, Database)
-        found = source.one(table, "messages of LangChain", *COLUMNS)
+        database = cast(Database, source)
+        found = database.one(table, "messages of LangChain", *COLUMNS)
         time = "created_at" if "created_at" in found.columns else "NULL"
         sql = (
             f"SELECT CAST(session_id AS TEXT), session_id, MIN({time}) FROM {found.sql} "  # noqa: S608
             "GROUP BY session_id ORDER BY MIN(id)"
         )
-        for chat_id, session_id, created_at in source.rows(sql):
-            rows = _rows(source, found, time, session_id)
+        for chat_id, session_id, created_at in database.rows(sql):
+            rows = _rows(database, found, time, session_id)
             yield ForeignChat(chat_id or "", rows, created_at=moment(created_at))
 
 

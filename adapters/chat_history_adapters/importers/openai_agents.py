@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from chat_history.backends.base import UNSET
 
@@ -17,7 +18,7 @@ MAIN = "main"
 
 
 class OpenAIAgents:
-    """Session ids become chat ids. The branches of an `AdvancedSQLiteSession` become branches, "main" the active one."""
+    """Session ids become chat ids. Branches of an `AdvancedSQLiteSession` become branches, "main" the active one."""
 
     name = "openai_agents"
     expects = "a database with the tables of a SQLiteSession"
@@ -28,12 +29,12 @@ class OpenAIAgents:
 
     def chats(self, source: Source, table: str | None) -> Iterator[ForeignChat]:
         """All sessions that have items."""
-        assert isinstance(source, Database)
-        found = source.one(table, "items of sessions", *MESSAGES)
-        branched = next((each for each in source.having(*BRANCHES) if each.schema == found.schema), None)
+        database = cast(Database, source)
+        found = database.one(table, "items of sessions", *MESSAGES)
+        branched = next((each for each in database.having(*BRANCHES) if each.schema == found.schema), None)
         sql = f"SELECT session_id, MIN(created_at) FROM {found.sql} GROUP BY session_id ORDER BY MIN(id)"  # noqa: S608
-        for session_id, created_at in source.rows(sql):
-            rows = _branches(source, found, branched, session_id) if branched else _rows(source, found, session_id)
+        for session_id, created_at in database.rows(sql):
+            rows = _branches(database, found, branched, session_id) if branched else _rows(database, found, session_id)
             yield ForeignChat(str(session_id), rows, created_at=moment(created_at))
 
 

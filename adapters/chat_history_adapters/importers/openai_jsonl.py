@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from chat_history.errors import InvalidArgumentError
 
@@ -33,29 +33,29 @@ class OpenAIJSONL:
 
     def chats(self, source: Source, table: str | None) -> Iterator[ForeignChat]:
         """A chat of each line, or one of them all."""
-        assert isinstance(source, Document)
-        if _is_message(source.shape.line):
-            yield ForeignChat(source.stem, (ForeignMessage(line) for _, line in source.lines()))
+        document = cast(Document, source)
+        if _is_message(document.shape.line):
+            yield ForeignChat(document.stem, (ForeignMessage(line) for _, line in document.lines()))
             return
-        for number, text in source.lines():
+        for number, text in document.lines():
             try:
                 line = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise _bad(source, number, error) from error
+                raise _bad(document, number, error) from error
             if not _is_chat(line):
-                raise _bad(source, number, 'it has no "messages", as the first line has')
-            yield _chat(line, f"{source.stem}-{number}")
+                raise _bad(document, number, 'it has no "messages", as the first line has')
+            yield _chat(line, f"{document.stem}-{number}")
 
 
 IMPORTER = OpenAIJSONL()
 
 
 def _chat(line: dict[str, Any], name: str) -> ForeignChat:
-    chat_id = next((line[key] for key in IDS if isinstance(line.get(key), str) and line[key]), name)
+    key = next((key for key in IDS if isinstance(line.get(key), str) and line[key]), "")
     title = line["title"] if isinstance(line.get("title"), str) else ""
-    known = {"messages", *IDS} | ({"title"} if title else set())
+    known = {"messages", key} | ({"title"} if title else set())
     return ForeignChat(
-        chat_id,
+        line[key] if key else name,
         map(ForeignMessage, line["messages"]),
         title,
         moment(line.get("created_at")),

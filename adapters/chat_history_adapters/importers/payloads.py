@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from chat_history.errors import InvalidMessageError, UnknownFormatError
 from chat_history.formats import Dumped, MessageFormat, get_format, readable, recognise
 from chat_history.messages import Message
+from chat_history_adapters.formats.json_dicts import payload_of
 
-from ..formats.json_dicts import payload_of
 from .foreign import ForeignMessage, moment
 
 __all__ = ["Read", "read"]

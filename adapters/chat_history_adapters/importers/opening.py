@@ -1,0 +1,83 @@
+"""What a source is: a database by its URL or its file, a file of JSON, or the zip or folder that it is in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from io import TextIOWrapper
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import unquote
+from zipfile import BadZipFile, ZipFile
+
+from chat_history.errors import InvalidArgumentError
+
+from .databases import open_postgres, open_sqlite
+from .documents import Document
+from .foreign import Source
+
+__all__ = ["opened"]
+
+POSTGRES = re.compile(r"(postgres(?:ql)?)(?:\+\w+)?://")
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///")
+CONVERSATIONS = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
+"""ChatGPT writes a large export as several files."""
+ENCODING = "utf-8-sig"
+
+
+@contextmanager
+def opened(source: str | PathLike[str]) -> Iterator[Source]:
+    """The source, to be read. `InvalidArgumentError` where there is none, or nothing that could be one."""
+    text = fspath(source)
+    if url := POSTGRES.match(text):
+        with open_postgres(f"{url[1]}://{text[url.end() :]}") as database:
+            yield database
+        return
+    if url := SQLITE.match(text):
+        text = unquote(text[url.end() :].partition("?")[0])
+    path = Path(text)
+    try:
+        if path.is_dir():
+            files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
+            found: Source = _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
+        else:
+            with path.open("rb") as file:
+                begins = file.read(16)
+            if begins == b"SQLite format 3\0":
+                with open_sqlite(path) as database:
+                    yield database
+                return
+            if begins.startswith(b"PK\x03\x04"):
+                with _unzipped(path) as found:
+                    yield found
+                return
+            found = _document(path, {str(path): partial(path.open, encoding=ENCODING)})
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise InvalidArgumentError(f"{path}: {error.strerror}") from error
+    yield found
+
+
+@contextmanager
+def _unzipped(path: Path) -> Iterator[Document]:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(ZipFile(path))
+        except BadZipFile as error:
+            raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
+        names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
+        yield _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
+
+
+def _member(archive: ZipFile, name: str) -> TextIO:
+    return TextIOWrapper(archive.open(name), encoding=ENCODING)
+
+
+def _document(path: Path, parts: dict[str, Callable[[], TextIO]]) -> Document:
+    if not parts:
+        raise InvalidArgumentError(f"{path} holds no conversations.json, which ChatGPT's export has")
+    return Document(str(path), path.stem, parts)
