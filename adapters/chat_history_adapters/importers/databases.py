@@ -101,12 +101,21 @@ class _SQLite:
 
 @contextmanager
 def open_sqlite(path: Path) -> Iterator[Database]:
-    """The file as it is now, whoever writes to it meanwhile. Nothing is written to it."""
+    """The file as it is now, whoever writes to it meanwhile. Nothing is written to it, nor beside it."""
+    with path.open("rb") as file:
+        is_wal = file.read(20)[18:] == b"\2\2"
+    # Whoever reads a file with a log makes the files of that log, and leaves them. One that nobody has open has none.
+    is_closed = is_wal and not Path(f"{path}-wal").exists()
+    seen = path.stat()
+    mode = "immutable=1" if is_closed else "mode=ro"
     with _sqlite_errors(str(path)):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
         with closing(connection):
             connection.execute("BEGIN")
             yield Database(str(path), _SQLite(str(path), connection))
+    now = path.stat()
+    if is_closed and (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
+        raise StoreBusyError(f"{path} was written to while it was read: import it again")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ FORMAT = "llama_index"
 
 
 class LlamaIndex:
-    """Keys become chat ids. What was archived there is archived here."""
+    """Keys become chat ids. What was archived there is archived here, and comes first."""
 
     name = "llama_index"
     expects = "the file of a SimpleChatStore, or a database with the table of a SQLAlchemyChatStore"
@@ -75,7 +75,7 @@ def _rows(database: Database, table: Table, key: str) -> Iterator[ForeignMessage
     status = "status" if "status" in table.columns else "'active'"
     sql = (
         f'SELECT CAST(data AS TEXT), "timestamp", {status} FROM {table.sql} '  # noqa: S608
-        'WHERE "key" = ? ORDER BY "timestamp", id'
+        f"WHERE \"key\" = ? ORDER BY CASE {status} WHEN 'archived' THEN 0 ELSE 1 END, \"timestamp\", id"
     )
     for content, time, state in database.rows(sql, key):
         yield ForeignMessage(content, FORMAT, moment(time), archived=state == "archived")
