@@ -100,9 +100,7 @@ def test_what_arrives_is_what_adding_it_would_have_stored(
             dumped = form.dump(message)
             assert (stored.role, stored.text, stored.format) == (dumped.role, dumped.text, form.name)
             assert json.loads(stored.payload) == json.loads(dumped.payload)
-        saved = history.save_messages(chat_id, loaded, format=foreign.format)
-        assert [each.message_id for each in saved] == [each.message_id for each in history.get_messages(chat_id)]
-        assert len(check_chat(history, chat_id)) == len(loaded), "a save recognises it"
+        assert not history.save_messages(chat_id, loaded, format=foreign.format), "a save recognises it"
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -245,7 +243,9 @@ def test_a_time_that_is_known_is_kept(history: ChatHistory, tmp_path: Path, data
     source = rakam_postgres(database, {"a": [dated, say("assistant", "hello")]})
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("UPDATE chat_sessions SET created_at = '2025-01-02 03:00:00'")
-        connection.execute("UPDATE chat_messages SET created_at = '2025-01-02 03:04:05' + message_order * interval '1s'")
+        connection.execute(
+            "UPDATE chat_messages SET created_at = timestamp '2025-01-02 03:04:05' + message_order * interval '1s'"
+        )
         zone = connection.info.timezone
     import_from(source, history)
     said = datetime(2025, 1, 2, 3, 4, 5, tzinfo=zone)

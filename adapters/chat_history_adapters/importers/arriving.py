@@ -27,7 +27,7 @@ from chat_history.tree import switch
 from chat_history.writing import shortened
 
 from .foreign import ForeignChat, ForeignMessage
-from .payloads import Read, read
+from .payloads import read
 
 __all__ = ["receive"]
 
@@ -91,8 +91,8 @@ class _Arrival:
         """Take all messages, and say after each page how many there are so far."""
         there = self.backend.get_chat(self.key)
         before = there.head if there else None
-        # Whether nobody but this source has added to the chat, so that it ends where it ends there.
-        is_ours = before is None
+        # Whether the chat ends with a message that was imported, so that it is to end where the source ends.
+        is_ours = before is None or self._was_imported(before)
         self._is_foreign = there is not None and bool(self.backend.read_payloads(self.key, limit=1, status=None))
         page: list[_Arriving] = []
         for number, message in enumerate(self.chat.messages, 1):
@@ -111,6 +111,11 @@ class _Arrival:
             self._create()
         self._end_with((self._kept(self.chat.head) or self._last) if is_ours else before)
 
+    def _was_imported(self, message_id: str) -> bool:
+        """Whether it is such a fingerprint."""
+        found = self.backend.find(self.key, [message_id])
+        return any(_fingerprint(each.parent, each.format, json.loads(each.payload)) == message_id for each in found)
+
     # ---- reading
 
     def _read(self, number: int, message: ForeignMessage) -> _Arriving | None:
@@ -119,7 +124,7 @@ class _Arrival:
         try:
             found = read(message)
             metadata = checked_metadata(message.metadata)
-            message_id = message.message_id or _fingerprint(parent, found)
+            message_id = message.message_id or _fingerprint(parent, found.format.name, found.value)
             checked_message_id(message_id)
         except (InvalidMessageError, ValueError, LookupError, TypeError, AttributeError) as error:
             named = f"message {number} of chat {shortened(self.chat.chat_id)}"
@@ -228,6 +233,6 @@ class _Arrival:
                 return
 
 
-def _fingerprint(parent: str | None, message: Read) -> str:
-    text = f"{parent or ''} {message.format.name} {_canonical(message.value)}"
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+def _fingerprint(parent: str | None, format: str, value: object) -> str:
+    text = f"{parent or ''} {format} {_canonical(value)}"
+    return blake2b(text.encode(), digest_size=16).hexdigest()
