@@ -102,7 +102,9 @@ def _simple_chat_store(path: Path, url: str) -> Foreign:
     from llama_index.core.storage.chat_store import SimpleChatStore
 
     # As `persist` writes it. That raises with pydantic 2.14, so it is written here and read by the framework.
-    chats = {key: [each.model_dump(mode="json") for each in messages] for key, messages in _chats("llama_index").items()}
+    chats = {
+        key: [each.model_dump(mode="json") for each in messages] for key, messages in _chats("llama_index").items()
+    }
     path.write_text(json.dumps({"store": chats, "class_name": "SimpleChatStore"}, separators=(",", ":")))
     return Foreign(str(path), "llama_index", SimpleChatStore.from_persist_path(str(path)).store)
 
@@ -163,7 +165,9 @@ def _langchain_rows() -> tuple[list[tuple[str, str]], dict[str, list[Any]]]:
 def _sql_chat_message_history(path: Path, url: str) -> Foreign:
     rows, loaded = _langchain_rows()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE message_store (id INTEGER NOT NULL PRIMARY KEY, session_id TEXT, message TEXT)")
+        connection.execute(
+            "CREATE TABLE message_store (id INTEGER NOT NULL PRIMARY KEY, session_id TEXT, message TEXT)"
+        )
         connection.executemany("INSERT INTO message_store (session_id, message) VALUES (?, ?)", rows)
     return Foreign(str(path), "langchain", loaded)
 

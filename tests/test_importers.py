@@ -336,3 +336,163 @@ def test_lines_are_chats_or_one_chat(history: ChatHistory, tmp_path: Path) -> No
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\r\n" for each in turns(4)))
     assert import_from(tmp_path / "log.jsonl", history) == (1, 4)
     assert history.get_chat_history("log") == turns(4)
+
+
+# ---- what cannot be imported
+
+
+def test_a_message_that_cannot_be_read_is_named_or_left_out(history: ChatHistory, tmp_path: Path) -> None:
+    source = rakam_sqlite(tmp_path / "r.db", {"a": turns(3), "b": turns(3)})
+    with closing(sqlite3.connect(source)) as connection, connection:
+        connection.execute("UPDATE messages SET message_data = 'oh' WHERE chat_id = 'b' AND message_order = 1")
+    with pytest.raises(InvalidMessageError, match=r"message 2 of chat 'b' cannot be read: Expecting value.*--skip"):
+        import_from(source, history)
+    assert history.get_all_chat_ids() == ["a"]
+    with pytest.warns(
+        ChatHistoryWarning, match="1 messages could not be read and were left out: message 2 of chat 'b'"
+    ):
+        assert import_from(source, history, skip=True) == (2, 5)
+    assert history.get_chat_history("b") == [turns(3)[0], turns(3)[2]]
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"content": "x"}, "needs a 'role'"),
+        (["x"], "it is no object, but a list"),
+        (None, "it is no object, but null"),
+        ({"role": "user", "content": float("nan")}, "nan"),
+    ],
+)
+def test_what_is_no_message_says_why(history: ChatHistory, tmp_path: Path, message: Any, why: str) -> None:
+    source = rakam_file(tmp_path / "r.json", {"a": [say("user", "hi"), message]})
+    with pytest.raises(InvalidMessageError, match=f"message 2 of chat 'a' cannot be read: .*{why}"):
+        import_from(source, history)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "of no kind that can be imported.*rakam: a JSON file"),
+        ("hello", "of no kind"),
+        ('{"a": 1}', "of no kind"),
+        ("[1, 2]", "of no kind"),
+        ('{"chat_history": 1, "records": []}', "a store of chat_history itself: `chat-history copy`"),
+        ('{"a": [{"role": "user", "content": "hi"}', "cannot be read at character 40: the file ends here"),
+        (
+            '{"a": [{"role": "user", "content": "hi"}, {"ro',
+            "cannot be read at character 42: .*property name|Unterminated",
+        ),
+        ('{"a": [{"role": "user" "content": "hi"}]}' + " " * 99, "cannot be read at character 23: Expecting ','"),
+        ('{"a": [], "b": {}}', "cannot be read at character 15: '\\[' was expected, not '{'"),
+        ('{"a": []} more', "the end was expected"),
+        ('{"messages": [], "id": "a"}\n{"a": 1}', 'line 2 of .* no "messages"'),
+        ('{"messages": []}\n{', "line 2 of .* cannot be read"),
+        ('{"": []}', "a chat without an id"),
+    ],
+)
+def test_a_file_that_is_something_else_says_what_was_expected(
+    history: ChatHistory, tmp_path: Path, text: str, problem: str
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises((InvalidArgumentError, InvalidMessageError), match=problem):
+        import_from(path, history)
+
+
+def test_bytes_that_are_no_text_are_named(history: ChatHistory, tmp_path: Path) -> None:
+    for at in (0, 100_000):
+        (tmp_path / "r.json").write_bytes(b'{"a": [{"role": "user", "content": "' + b"x" * at + b'\xff"}]}')
+        with pytest.raises(InvalidArgumentError, match=r"r\.json is not text in UTF-8"):
+            import_from(tmp_path / "r.json", history)
+
+
+def test_a_source_that_is_not_there_or_damaged_is_named(history: ChatHistory, tmp_path: Path) -> None:
+    source = Path(rakam_sqlite(tmp_path / "r.db", {"a": turns(2000)}))
+    source.write_bytes(source.read_bytes()[:30_000])
+    (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 no zip")
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+        archive.writestr("chat.html", "")
+    (tmp_path / "folder").mkdir()
+    for name, problem in (
+        ("none.json", "No such file"),
+        ("r.db", "r.db (is damaged|cannot be read)"),
+        ("x.zip", "a damaged zip"),
+        ("y.zip", "no conversations.json"),
+        ("folder", "no conversations.json"),
+    ):
+        with pytest.raises(ChatHistoryError, match=problem):
+            import_from(tmp_path / name, history)
+
+
+def test_a_database_that_is_something_else_says_so(history: ChatHistory, tmp_path: Path, postgres_url: str) -> None:
+    with open_history(f"sqlite:///{tmp_path}/ours.db") as ours:
+        ours.add_message("a", say("user", "hi"))
+    with pytest.raises(InvalidArgumentError, match="a store of chat_history itself: `chat-history copy`"):
+        import_from(tmp_path / "ours.db", history)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection, connection:
+        connection.execute("CREATE TABLE t (id, message)")
+    with pytest.raises(InvalidArgumentError, match="of no kind that can be imported"):
+        import_from(tmp_path / "other.db", history)
+    with pytest.raises(ChatHistoryError, match="cannot be reached") as caught:
+        import_from("postgresql://ann:secret@localhost:1/db", history)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match="percent-encode") as caught:
+        import_from("postgresql://ann:sec%ret@localhost:1/db", history)
+    assert "sec%ret" not in str(caught.value)
+
+
+def test_the_kind_can_be_named_and_is_checked(history: ChatHistory, tmp_path: Path) -> None:
+    source = rakam_file(tmp_path / "r.json", {"a": turns(1)})
+    assert import_from(source, history, kind="rakam") == (1, 1)
+    with pytest.raises(InvalidArgumentError, match="is not of chatgpt, which would be ChatGPT's export"):
+        import_from(source, history, kind="chatgpt")
+    with pytest.raises(InvalidArgumentError, match="'rakan' is no kind.*there are: chat_history, chatgpt"):
+        import_from(source, history, kind="rakan")
+    for kind in KINDS:
+        if kind != "rakam":
+            with pytest.raises(InvalidArgumentError):
+                import_from(source, history, kind=kind)
+
+
+def test_of_several_tables_one_is_named(history: ChatHistory, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "l.db")) as connection, connection:
+        for table in ("first", 'se"cond'):
+            connection.execute(f'CREATE TABLE "{table.replace(chr(34), chr(34) * 2)}" (id, session_id, message)')
+        message = json.dumps({"type": "human", "data": {"content": "hi", "type": "human"}})
+        connection.execute('INSERT INTO "se""cond" VALUES (1, \'s\', ?)', (message,))
+    with pytest.raises(InvalidArgumentError, match="several tables of messages of LangChain.*'first', 'se\"cond'"):
+        import_from(tmp_path / "l.db", history)
+    with pytest.raises(InvalidArgumentError, match="no table 'third' of messages of LangChain, which has the columns"):
+        import_from(tmp_path / "l.db", history, table="third")
+    assert import_from(tmp_path / "l.db", history, table='se"cond') == (1, 1)
+    with closing(sqlite3.connect(tmp_path / "l.db")) as connection, connection:
+        connection.execute("CREATE TABLE agent_messages (id, session_id, message_data, created_at)")
+    with pytest.raises(InvalidArgumentError, match="may be of several kinds.*--from .*langchain, openai_agents"):
+        import_from(tmp_path / "l.db", history)
+    assert import_from(tmp_path / "l.db", history, kind="openai_agents") == (0, 0)
+
+
+# ---- the command
+
+
+def test_the_command_imports_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rakam_file(tmp_path / "chat_history.json", {"a": [*turns(2), {"content": "?"}]})
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["import", *arguments, "--url", "new.db"])
+
+    with pytest.raises(ConfigError, match="chat-history import"):
+        open_history(f"json:///{tmp_path}/chat_history.json")
+    failed = run("chat_history.json")
+    assert (failed.exit_code, failed.stderr.count("\n")) == (1, 1)
+    assert "message 3 of chat 'a' cannot be read" in failed.stderr
+    done = run("chat_history.json", "--skip", "--from", "rakam", "--user", "ann")
+    assert done.exit_code == 0
+    assert "warning: 1 messages could not be read" in done.stderr
+    assert "1 chats with 2 messages are in" in done.stderr
+    with open_history("new.db", user_id="ann") as history:
+        assert history.get_chat_history("a") == turns(2)
+    wrong = run("sqlite:///chat_history.json")
+    assert (wrong.exit_code, "cannot be read" in wrong.stderr) == (1, True)

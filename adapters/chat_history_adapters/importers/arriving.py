@@ -15,10 +15,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from chat_history.arguments import checked_message_id, checked_metadata
-from chat_history.backends.base import UNSET, Change, Draft
+from chat_history.backends.base import UNSET, Change, Draft, Record
 from chat_history.errors import ChatExistsError, ChatHistoryWarning, InvalidArgumentError, InvalidMessageError
 from chat_history.formats import readable
 from chat_history.history import ChatHistory
+from chat_history.loading import naming_damage
 from chat_history.messages import MessageStatus
 from chat_history.records import draft_of
 from chat_history.saving import digest
@@ -114,7 +115,8 @@ class _Arrival:
     def _was_imported(self, message_id: str) -> bool:
         """Whether it is such a fingerprint."""
         found = self.backend.find(self.key, [message_id])
-        return any(_fingerprint(each.parent, each.format, json.loads(each.payload)) == message_id for each in found)
+        with naming_damage(self.key.chat_id, found, payload=Record._fields.index("payload")):
+            return any(_fingerprint(each.parent, each.format, json.loads(each.payload)) == message_id for each in found)
 
     # ---- reading
 

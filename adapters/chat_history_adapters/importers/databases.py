@@ -95,8 +95,8 @@ class _SQLite:
         yield from self.rows(sql, ())
 
     def rows(self, sql: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
-        with _sqlite_errors(self._path), closing(self._connection.cursor()) as cursor:
-            yield from cursor.execute(sql, values)
+        with _sqlite_errors(self._path):
+            yield from self._connection.execute(sql, values)
 
 
 @contextmanager

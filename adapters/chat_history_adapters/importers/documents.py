@@ -184,8 +184,9 @@ class JSONReader:
             more = self._file.read(max(CHUNK, len(rest)))
         except UnicodeDecodeError as error:
             raise InvalidArgumentError(f"{self._name} is not text in UTF-8: {error}") from error
-        self._before += self._at
-        self._text, self._at = rest + more, 0
+        if more:
+            self._before += self._at
+            self._text, self._at = rest + more, 0
         return bool(more)
 
     def _damaged(self, place: int, why: str) -> InvalidArgumentError:

@@ -75,7 +75,7 @@ def _rows(database: Database, table: Table, key: str) -> Iterator[ForeignMessage
     status = "status" if "status" in table.columns else "'active'"
     sql = (
         f'SELECT CAST(data AS TEXT), "timestamp", {status} FROM {table.sql} '  # noqa: S608
-        f"WHERE \"key\" = ? ORDER BY CASE {status} WHEN 'archived' THEN 0 ELSE 1 END, \"timestamp\", id"
+        f'WHERE "key" = ? ORDER BY CASE {status} WHEN \'archived\' THEN 0 ELSE 1 END, "timestamp", id'
     )
     for content, time, state in database.rows(sql, key):
         yield ForeignMessage(content, FORMAT, moment(time), archived=state == "archived")
