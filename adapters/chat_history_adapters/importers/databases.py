@@ -96,7 +96,8 @@ class _SQLite:
 
     def rows(self, sql: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
         with _sqlite_errors(self._path):
-            yield from self._connection.execute(sql, values)
+            for row in self._connection.execute(sql, values):  # noqa: UP028 it would close the cursor, after the end
+                yield row
 
 
 @contextmanager
