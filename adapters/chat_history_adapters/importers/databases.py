@@ -111,9 +111,10 @@ def open_sqlite(path: Path) -> Iterator[Database]:
     mode = "immutable=1" if is_closed else "mode=ro"
     with _sqlite_errors(str(path)):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
-        with closing(connection):
+    with closing(connection):
+        with _sqlite_errors(str(path)):
             connection.execute("BEGIN")
-            yield Database(str(path), _SQLite(str(path), connection))
+        yield Database(str(path), _SQLite(str(path), connection))
     now = path.stat()
     if is_closed and (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
         raise StoreBusyError(f"{path} was written to while it was read: import it again")
@@ -126,9 +127,9 @@ def _sqlite_errors(path: str) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise StoreBusyError(f"{path}: another process holds it; nothing was changed there; try again") from error
-        raise StorageError(f"{path} cannot be read: {error}; what came before it has arrived") from error
+        raise StorageError(f"{path} cannot be read: {error}") from error
     except sqlite3.Error as error:
-        raise DamagedStoreError(f"{path} is damaged: {error}; what came before it has arrived") from error
+        raise DamagedStoreError(f"{path} is damaged: {error}") from error
 
 
 # ---- Postgres
@@ -180,8 +181,11 @@ def open_postgres(url: str) -> Iterator[Database]:
         ) from None
     name = f"the Postgres database {settings.get('dbname', '')!r}".replace(" ''", "")
     settings = {"connect_timeout": 10} | settings | {"client_encoding": "utf8"}
-    with _postgres_errors(name), closing(psycopg.connect(**settings)) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    with _postgres_errors(name):
+        connection = psycopg.connect(**settings)
+    with closing(connection):
+        with _postgres_errors(name):
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield Database(name, _Postgres(name, connection))
 
 
@@ -192,6 +196,6 @@ def _postgres_errors(name: str) -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
-        raise StoreUnavailableError(f"{name} cannot be reached: {error}; what came before it has arrived") from error
+        raise StoreUnavailableError(f"{name} cannot be reached: {error}") from error
     except psycopg.Error as error:
-        raise StorageError(f"{name}: Postgres refused: {error}; what came before it has arrived") from error
+        raise StorageError(f"{name}: Postgres refused: {error}") from error

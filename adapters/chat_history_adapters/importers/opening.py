@@ -13,7 +13,7 @@ from typing import TextIO
 from urllib.parse import unquote
 from zipfile import BadZipFile, ZipFile
 
-from chat_history.errors import InvalidArgumentError
+from chat_history.errors import ChatHistoryError, InvalidArgumentError
 
 from .databases import open_postgres, open_sqlite
 from .documents import Document
@@ -32,45 +32,37 @@ ENCODING = "utf-8-sig"
 def opened(source: str | PathLike[str]) -> Iterator[Source]:
     """The source, to be read. `InvalidArgumentError` where there is none, or nothing that could be one."""
     text = fspath(source)
-    if url := POSTGRES.match(text):
-        with open_postgres(f"{url[1]}://{text[url.end() :]}") as database:
-            yield database
-        return
-    if url := SQLITE.match(text):
-        text = unquote(text[url.end() :].partition("?")[0])
-    path = Path(text)
-    try:
-        if path.is_dir():
-            files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
-            found: Source = _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
-        else:
-            with path.open("rb") as file:
-                begins = file.read(16)
-            if begins == b"SQLite format 3\0":
-                with open_sqlite(path) as database:
-                    yield database
-                return
-            if begins.startswith(b"PK\x03\x04"):
-                with _unzipped(path) as found:
-                    yield found
-                return
-            found = _document(path, {str(path): partial(path.open, encoding=ENCODING)})
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        raise InvalidArgumentError(f"{path}: {error.strerror}") from error
-    yield found
-
-
-@contextmanager
-def _unzipped(path: Path) -> Iterator[Document]:
     with ExitStack() as stack:
-        try:
-            archive = stack.enter_context(ZipFile(path))
-        except BadZipFile as error:
-            raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
-        names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
-        yield _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
+        if url := POSTGRES.match(text):
+            found: Source = stack.enter_context(open_postgres(f"{url[1]}://{text[url.end() :]}"))
+        else:
+            if url := SQLITE.match(text):
+                text = unquote(text[url.end() :].partition("?")[0])
+            try:
+                found = _file(Path(text), stack)
+            except OSError as error:
+                if isinstance(error, ChatHistoryError):
+                    raise
+                raise InvalidArgumentError(f"{text}: {error.strerror}") from error
+        yield found
+
+
+def _file(path: Path, stack: ExitStack) -> Source:
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
+        return _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
+    with path.open("rb") as file:
+        begins = file.read(16)
+    if begins == b"SQLite format 3\0":
+        return stack.enter_context(open_sqlite(path))
+    if not begins.startswith(b"PK\x03\x04"):
+        return _document(path, {str(path): partial(path.open, encoding=ENCODING)})
+    try:
+        archive = stack.enter_context(ZipFile(path))
+    except BadZipFile as error:
+        raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
+    names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
+    return _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
 
 
 def _member(archive: ZipFile, name: str) -> TextIO:
