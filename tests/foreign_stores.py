@@ -79,10 +79,11 @@ def rakam_postgres(url: str, chats: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _rakam_rows(chats: Mapping[str, Sequence[Any]]) -> list[tuple[str, int, str]]:
+    """The last first, since what counts is `message_order`."""
     return [
         (chat_id, order, json.dumps(message, ensure_ascii=False))
         for chat_id, messages in chats.items()
-        for order, message in enumerate(messages)
+        for order, message in reversed(list(enumerate(messages)))
     ]
 
 

@@ -82,7 +82,6 @@ class _Tree:
         for node_id, node in mapping.items():
             parent = node.get("parent")
             self._children.setdefault(parent if parent in mapping else None, []).append(node_id)
-        self._current = set(self._way(current))
         self.head = next((each for each in self._way(current) if _says_something(self._nodes[each])), None)
 
     def _way(self, node_id: Any) -> Iterator[str]:
@@ -94,10 +93,7 @@ class _Tree:
             node_id = self._nodes[node_id].get("parent")
 
     def messages(self) -> Iterator[ForeignMessage]:
-        """Every message after the one that it follows, those of the current branch as late as that allows.
-
-        So the current branch is nearly always active as soon as its last message is written.
-        """
+        """Every message after the one that it follows."""
         count = 0
         # Each node with the message that it follows, and the call of a tool that waits for its result.
         waiting: list[tuple[str, str | None, str | None]] = []
@@ -118,8 +114,7 @@ class _Tree:
     def _push(
         self, waiting: list[tuple[str, str | None, str | None]], of: str | None, parent: str | None, call: str | None
     ) -> None:
-        children = sorted(self._children.get(of, ()), key=self._current.__contains__)
-        waiting += [(child, parent, call) for child in reversed(children)]
+        waiting += [(child, parent, call) for child in reversed(self._children.get(of, ()))]
 
 
 def _says_something(node: dict[str, Any]) -> bool:
