@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -24,6 +26,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from foreign_stores import FOREIGN, rakam_file, rakam_postgres, rakam_sqlite
+from hypothesis import given
+from hypothesis import strategies as st
 from stores import DURABLE, SPAWN, Store, on
 from typer.testing import CliRunner
 
@@ -35,6 +39,7 @@ from chat_history import (
     ConfigError,
     InvalidArgumentError,
     InvalidMessageError,
+    StorageError,
     StoredMessage,
     open_history,
 )
@@ -43,6 +48,7 @@ from chat_history.formats import get_format
 from chat_history.testing import check_chat, say
 from chat_history.testing.checks import contents
 from chat_history_adapters.importers import KINDS, import_from
+from chat_history_adapters.importers.documents import JSONReader
 
 
 @pytest.fixture
@@ -474,6 +480,43 @@ def test_of_several_tables_one_is_named(history: ChatHistory, tmp_path: Path) ->
     assert import_from(tmp_path / "l.db", history, kind="openai_agents") == (0, 0)
 
 
+def _walked(reader: JSONReader) -> Any:
+    """A whole document, by every step there is."""
+    if reader.peek() == "{":
+        return {key: _walked(reader) for key in reader.members()}
+    return [_walked(reader) for _ in reader.elements()] if reader.peek() == "[" else reader.value()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    ),
+    st.booleans(),
+    st.integers(1, 20),
+    st.data(),
+)
+def test_a_document_is_the_same_in_whatever_pieces_it_is_read(
+    value: Any, escaped: bool, size: int, data: st.DataObject
+) -> None:
+    text = json.dumps(value, ensure_ascii=escaped, indent=data.draw(st.sampled_from([None, 1])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chat_history_adapters.importers.documents.CHUNK", size)
+        reader = JSONReader(io.StringIO(text), "it")
+        assert _walked(reader) == value
+        reader.end()
+        assert JSONReader(io.StringIO(text), "it").value() == value
+        cut = JSONReader(io.StringIO(text[: data.draw(st.integers(0, len(text) - 1))]), "it")
+        if text[0] in '[{"':
+            with pytest.raises(InvalidArgumentError, match="it cannot be read at character"):
+                _walked(cut)
+
+
+def test_the_page_tells_of_every_kind() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(KINDS)
+
+
 # ---- the command
 
 
@@ -486,6 +529,9 @@ def test_the_command_imports_what_it_is_given(tmp_path: Path, monkeypatch: pytes
 
     with pytest.raises(ConfigError, match="chat-history import"):
         open_history(f"json:///{tmp_path}/chat_history.json")
+    rakam_sqlite(tmp_path / "chat_history.db", {})
+    with pytest.raises(StorageError, match="chat-history import"):
+        open_history(f"sqlite:///{tmp_path}/chat_history.db").get_all_chat_ids()
     failed = run("chat_history.json")
     assert (failed.exit_code, failed.stderr.count("\n")) == (1, 1)
     assert "message 3 of chat 'a' cannot be read" in failed.stderr

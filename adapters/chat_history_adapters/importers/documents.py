@@ -145,8 +145,8 @@ class JSONReader:
             except (ValueError, RecursionError) as error:
                 raise self._damaged(self._before + self._at, str(error)) from error
             else:
-                # A number may go on.
-                if end < len(self._text) or not self._fill():
+                # A number may go on ("1e", "5").
+                if end < len(self._text) - CUT or not self._fill():
                     self._at = end
                     return value
 
