@@ -152,7 +152,7 @@ def _sqlite_session(path: Path, url: str) -> Foreign:
     return Foreign(str(path), "openai_responses", asyncio.run(fill()))
 
 
-# ---- LangChain, by the tables of langchain-community 0.4 and langchain-postgres 0.0.17, which are not installed
+# ---- LangChain, by the tables that langchain-community 0.4.2 and langchain-postgres 0.0.19 make: no extras of ours
 
 
 def _langchain_rows() -> tuple[list[tuple[str, str]], dict[str, list[Any]]]:
