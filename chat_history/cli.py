@@ -141,16 +141,26 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file that export wrote; - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(help="A file that export wrote (- for standard input), or a store of another library.")
+    ],
+    kind: Annotated[
+        str | None, typer.Option("--from", metavar="KIND", help="What the source is of; recognised unless given.")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="Which table, where a database has several of the kind.")] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out messages that cannot be read.")] = False,
     url: Url = None,
+    user: Annotated[str | None, typer.Option(help="Whose the chats of another library's store become.")] = None,
+    tenant: Tenant = None,
 ) -> None:
-    """Read every chat of an exported file into a store. What has arrived before is not read again."""
-    with _opened(url) as history, _bar() as progress:
-        if str(file) == "-":
+    """Read every chat of a file or another library's store. What has arrived before is not read again."""
+    from chat_history_adapters.importers import import_from
+
+    with _opened(url, user, tenant) as history, _bar() as progress:
+        if source == "-":
             moved = transfer.import_from(typer.get_text_stream("stdin", encoding="utf-8"), history, progress=progress)
         else:
-            with _file(file, "r") as given:
-                moved = transfer.import_from(given, history, progress=progress)
+            moved = import_from(source, history, kind=kind, table=table, skip=skip, progress=progress)
         _tell(moved, f"in {history.location}")
 
 

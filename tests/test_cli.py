@@ -352,4 +352,4 @@ def test_an_export_overwrites_nothing_and_leaves_no_half_file(store: str, tmp_pa
         assert (result.exit_code, problem in result.stderr) == (1, True)
     assert Path("mine.txt").read_text() == "mine"
     result = CliRunner().invoke(app, ["import", "mine.txt", "--url", "new.db"])
-    assert (result.exit_code, "line 1" in result.stderr) == (1, True)
+    assert (result.exit_code, "mine.txt is of no kind" in result.stderr) == (1, True)

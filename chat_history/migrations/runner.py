@@ -181,7 +181,7 @@ def _not_ours(place: str, names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
     return (
         f"{place} already holds tables of another application ({shown}), and nothing was changed; "
-        "use another file, database or schema for chat_history"
+        "use another file, database or schema for chat_history; `chat-history import` brings over what others keep"
     )
 
 

@@ -1,0 +1,75 @@
+"""What a source is: a database by its URL or its file, a file of JSON, or the zip or folder that it is in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from io import TextIOWrapper
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import unquote
+from zipfile import BadZipFile, ZipFile
+
+from chat_history.errors import ChatHistoryError, InvalidArgumentError
+
+from .databases import open_postgres, open_sqlite
+from .documents import Document
+from .foreign import Source
+
+__all__ = ["opened"]
+
+POSTGRES = re.compile(r"(postgres(?:ql)?)(?:\+\w+)?://")
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///")
+CONVERSATIONS = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
+"""ChatGPT writes a large export as several files."""
+ENCODING = "utf-8-sig"
+
+
+@contextmanager
+def opened(source: str | PathLike[str]) -> Iterator[Source]:
+    """The source, to be read. `InvalidArgumentError` where there is none, or nothing that could be one."""
+    text = fspath(source)
+    with ExitStack() as stack:
+        if url := POSTGRES.match(text):
+            found: Source = stack.enter_context(open_postgres(f"{url[1]}://{text[url.end() :]}"))
+        else:
+            if url := SQLITE.match(text):
+                text = unquote(text[url.end() :].partition("?")[0])
+            try:
+                found = _file(Path(text), stack)
+            except OSError as error:
+                if isinstance(error, ChatHistoryError):
+                    raise
+                raise InvalidArgumentError(f"{text}: {error.strerror}") from error
+        yield found
+
+
+def _file(path: Path, stack: ExitStack) -> Source:
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
+        return _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
+    with path.open("rb") as file:
+        begins = file.read(16)
+    if begins == b"SQLite format 3\0":
+        return stack.enter_context(open_sqlite(path))
+    if not begins.startswith(b"PK\x03\x04"):
+        return _document(path, {str(path): partial(path.open, encoding=ENCODING)})
+    try:
+        archive = stack.enter_context(ZipFile(path))
+    except BadZipFile as error:
+        raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
+    names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
+    return _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
+
+
+def _member(archive: ZipFile, name: str) -> TextIO:
+    return TextIOWrapper(archive.open(name), encoding=ENCODING)
+
+
+def _document(path: Path, parts: dict[str, Callable[[], TextIO]]) -> Document:
+    if not parts:
+        raise InvalidArgumentError(f"{path} holds no conversations.json, which ChatGPT's export has")
+    return Document(str(path), path.stem, parts)

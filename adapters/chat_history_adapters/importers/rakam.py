@@ -1,0 +1,73 @@
+"""rakam's three stores: a JSON file, SQLite, and Postgres.
+
+A chat is `{chat_id: [message, ...]}`, or its rows of `messages` (SQLite) and `chat_messages` (Postgres). A message is a
+dict with a role, or one of Pydantic AI where `save_messages` stored it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .databases import Database, Table
+from .documents import Document, JSONReader
+from .foreign import ForeignChat, ForeignMessage, Source, moment
+
+__all__ = ["IMPORTER", "Rakam"]
+
+MESSAGES = ("id", "chat_id", "message_order", "message_data")
+
+
+class Rakam:
+    """Chat ids stay as they are."""
+
+    name = "rakam"
+    expects = "a JSON file {chat_id: [message, ...]}, or a database with rakam's tables"
+
+    def recognises(self, source: Source) -> bool:
+        """By the columns; an object whose first value is a list, and no line with messages of its own."""
+        if isinstance(source, Database):
+            return bool(source.having(*MESSAGES))
+        shape = source.shape
+        has_messages = "messages" in (shape.line or {}) or shape.key == "messages"
+        return shape.opens == "{" and (shape.key is None or shape.then == "[") and not has_messages
+
+    def chats(self, source: Source, table: str | None) -> Iterator[ForeignChat]:
+        """All chats; one without messages, too."""
+        return _of_database(source, table) if isinstance(source, Database) else _of_document(source)
+
+
+IMPORTER = Rakam()
+
+
+def _of_document(document: Document) -> Iterator[ForeignChat]:
+    for reader in document.readers():
+        for chat_id in reader.members():
+            yield ForeignChat(chat_id, _messages(reader))
+        reader.end()
+
+
+def _messages(reader: JSONReader) -> Iterator[ForeignMessage]:
+    for _ in reader.elements():
+        yield ForeignMessage(reader.value())
+
+
+def _of_database(database: Database, table: str | None) -> Iterator[ForeignChat]:
+    messages = database.one(table, "rakam's messages", *MESSAGES)
+    chats = [each for each in database.having("chat_id") if each.schema == messages.schema and each.name in CHATS]
+    times = "created_at" if chats and "created_at" in chats[0].columns else "NULL"
+    source = chats[0] if chats else messages
+    for chat_id, created_at in database.rows(f"SELECT DISTINCT chat_id, {times} FROM {source.sql} ORDER BY 1"):  # noqa: S608
+        yield ForeignChat(str(chat_id), _rows(database, messages, chat_id), created_at=moment(created_at))
+
+
+CHATS = ("chats", "chat_sessions")
+
+
+def _rows(database: Database, table: Table, chat_id: str) -> Iterator[ForeignMessage]:
+    time = "created_at" if "created_at" in table.columns else "NULL"
+    sql = (
+        f"SELECT CAST(message_data AS TEXT), {time} FROM {table.sql} "  # noqa: S608
+        "WHERE chat_id = ? ORDER BY message_order, id"
+    )
+    for content, created_at in database.rows(sql, chat_id):
+        yield ForeignMessage(content, created_at=moment(created_at))
