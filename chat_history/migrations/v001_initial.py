@@ -55,6 +55,9 @@ CREATE TABLE chats (
 
 CHATS_BY_ACTIVITY = "CREATE INDEX chats_by_activity ON chats (owner_key, updated_at, chat_key)"
 
+# All that a list of ids needs, because SQLite would look for each row of a table that is in no order of the ids.
+CHATS_BY_AGE = "CREATE INDEX chats_by_age ON chats (owner_key, created_at, chat_key, chat_id)"
+
 MESSAGES = {
     # The id is the number that SQLite gives each row anyway. Said, it stays the same, and ascends with each commit.
     "sqlite": """
@@ -104,6 +107,8 @@ def up(conn: Any, *, dialect: str) -> None:
     """Create the tables."""
     conn.execute(CHATS[dialect])
     conn.execute(CHATS_BY_ACTIVITY)
+    if dialect == "sqlite":
+        conn.execute(CHATS_BY_AGE)
     conn.execute(MESSAGES[dialect])
 
 
