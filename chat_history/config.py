@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from .arguments import checked_id
 from .backends.base import Backend
@@ -35,7 +35,15 @@ from .settings import (
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
-__all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history", "reopen_history"]
+__all__ = [
+    "Choice",
+    "JSONChatHistory",
+    "PostgresChatHistory",
+    "SQLChatHistory",
+    "choose",
+    "open_history",
+    "reopen_history",
+]
 
 Durability: TypeAlias = Literal["full", "relaxed"]
 Path: TypeAlias = str | os.PathLike[str]
@@ -79,6 +87,22 @@ def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
     is the same place; else it is libpq's to find (PGPASSWORD, a password file).
     """
     return open_history(_with_password(settings))
+
+
+class Choice(NamedTuple):
+    """What a configuration chooses, checked and not opened yet."""
+
+    backend: type[Backend]
+    options: Settings
+    """The arguments of the backend's class."""
+    owner: dict[str, str]
+
+
+def choose(config: Path | Mapping[str, Any] | None = None) -> Choice:
+    """What `open_history` would open. `ConfigError` as there; nothing is opened or created."""
+    source, settings, directory = find(config)
+    with named(source):
+        return _chosen(expanded(settings), directory)
 
 
 class JSONChatHistory(ChatHistory):
@@ -192,15 +216,20 @@ def _place(settings: Settings) -> dict[str, str]:
 
 def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str, str]]:
     """The backend that these settings choose, open, and the owner; everything is checked before it is opened."""
+    choice = _chosen(settings, directory)
+    return choice.backend(**choice.options), choice.owner
+
+
+def _chosen(settings: Settings, directory: str) -> Choice:
     settings = given(**settings)
     if ("class" in settings) == ("backend" in settings):
         raise ConfigError(f"a configuration says either backend, url or class; {ACCEPTED}")
     owner = {key: checked_id(settings.pop(key), key, may_be_empty=True) for key in OWNER if key in settings}
     if "class" in settings:
-        return _plugin(_imported(settings.pop("class")), settings), owner
+        return Choice(_plugin(_imported(settings.pop("class")), settings), settings, owner)
     name = settings.pop("backend")
     if name not in list(KEYS):
-        return _plugin(_registered(name), settings), owner
+        return Choice(_plugin(_registered(name), settings), settings, owner)
     if name == "postgres":
         settings = with_environment(settings)
     refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *KEYS[name]})
@@ -210,19 +239,24 @@ def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str
             raise ConfigError("the JSON file needs the file locks of Linux, macOS or BSD; use sqlite on this system")
         from .backends.json_file import JSONBackend
 
-        return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), owner
+        path = options.pop("storage_path", "chat_history.json")
+        return Choice(JSONBackend, {"path": _located(path, directory), **options}, owner)
     if name == "sqlite":
         from .backends.sqlite import SQLiteBackend
 
-        return SQLiteBackend(_located(options.pop("db_path", "chat_history.db"), directory), **options), owner
-    return _postgres(options), owner
+        path = options.pop("db_path", "chat_history.db")
+        return Choice(SQLiteBackend, {"path": _located(path, directory), **options}, owner)
+    options = _postgres(options)
+    from .backends.postgres import PostgresBackend
+
+    return Choice(PostgresBackend, options, owner)
 
 
 def _located(path: str, directory: str) -> str:
     return path if path == ":memory:" else os.path.join(directory, path)
 
 
-def _postgres(options: Settings) -> Backend:
+def _postgres(options: Settings) -> Settings:
     least, most = options.get("min_connections", 1), options.get("max_connections", 10)
     if least > most:
         raise ConfigError(f"min_connections is {least}, more than max_connections, which is {most}")
@@ -231,9 +265,7 @@ def _postgres(options: Settings) -> Backend:
         options["conninfo"] = _conninfo(connection)
     elif refused := sorted(connection.keys() | options.keys() & {"min_connections", "max_connections"}):
         raise ConfigError(f"{', '.join(refused)}: a pool brings its own connections; leave one of them out")
-    from .backends.postgres import PostgresBackend
-
-    return PostgresBackend(**options)
+    return options
 
 
 def _conninfo(connection: Settings) -> str:
@@ -280,7 +312,7 @@ def _registered(name: object) -> object:
         raise ConfigError(f"cannot load the backend {name!r}: {error}") from error
 
 
-def _plugin(backend: object, settings: Settings) -> Backend:
+def _plugin(backend: object, settings: Settings) -> type[Backend]:
     from inspect import signature
 
     if not (isinstance(backend, type) and issubclass(backend, Backend)):
@@ -293,4 +325,4 @@ def _plugin(backend: object, settings: Settings) -> Backend:
         signature(backend).bind(**settings)
     except TypeError as error:
         raise ConfigError(f"{backend.__name__}: {error}") from error
-    return backend(**settings)
+    return backend
