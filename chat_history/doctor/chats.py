@@ -131,17 +131,28 @@ class _Chat:
         marks = {row[1]: bytes(row[4]) for row in outline.rows}
         self.messages = 0
         after: int | None = None
-        mend = "restore it, or history.replace_message(...) or delete_message(...) it by its id"
+        others: list[str] = []
         while records := self.backend.read(self.key, after=after, limit=PAGE, status=None):
             for record in records:
                 self.messages += 1
                 self.newest = max(self.newest, record.created_at)
-                which = f"has the message {record.message_id!r} (position {record.position}), whose payload"
                 try:
                     json.loads(record.payload)
                 except (ValueError, RecursionError) as reason:
-                    yield self._wrong(f"{which} is not JSON: {reason}", mend)
+                    yield self._wrong(
+                        f"has the message {record.message_id!r} (position {record.position}), whose payload is not "
+                        f"JSON: {reason}",
+                        "restore it, or replace it (history.replace_message) or remove it (history.delete_message)",
+                    )
                     continue
                 if marks.get(record.message_id, digest(record.payload)) != digest(record.payload):
-                    yield self._wrong(f"{which} is not the one that was stored", mend)
+                    others.append(f"{record.message_id!r} (position {record.position})")
             after = records[-1].position
+        if others:
+            yield warning(
+                "chats",
+                f"{self.name} has {len(others)} messages whose payload is not the one that was stored, byte for byte; "
+                f"the first is {others[0]}",
+                "if nobody edited it by hand, restore it from a copy; if somebody did, history.replace_message(...) "
+                "with the same message makes it good",
+            )

@@ -48,6 +48,7 @@ def error(check: str, what: str, mend: str) -> Finding:
 def refused(reason: ChatHistoryError) -> Finding:
     """What an error of ours says: what is wrong, and behind the first semicolon what to do."""
     what, _, mend = str(reason).partition("; ")
+    mend = mend.removeprefix("nothing was changed; ")
     if isinstance(reason, StoreUnavailableError):
         mend = mend or "see that the server runs, and that host, port, user and password are right"
     checks = {"DamagedStoreError": "damage", "NewerStoreError": "tables", "StoreUnavailableError": "server"}

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from chat_history.config import Choice
+from chat_history.errors import StoreUnavailableError
 from chat_history.tables import Tables
 
 from .chats import AHEAD, examine_opened
@@ -29,7 +30,13 @@ STANDBY = "SELECT pg_is_in_recovery()"
 def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     """Every check of a Postgres database."""
     prepares = choice.options.get("prepare", True)
-    yield from tables.visit(partial(_server, tables=tables, prepares=prepares))
+    try:
+        yield from tables.visit(partial(_server, tables=tables, prepares=prepares))
+    except StoreUnavailableError as reason:
+        if "startup parameter" not in str(reason):
+            raise
+        yield error("pooling", str(reason), "a pooler stands before the server: give prepare=false")
+        return
     planned = tables.plan()
     yield from examine_plan(planned, tables.location)
     if planned.applied and not planned.up:
