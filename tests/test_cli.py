@@ -259,7 +259,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["list", "show", "path", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["list", "show", "search", "stats", "path", "export", "import", "migrate", "purge", "doctor", "demo"],
+)
 def test_every_command_has_help_and_takes_a_url(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -166,3 +167,20 @@ def test_search_finds_messages_and_titles(store: str) -> None:
     assert "Nothing" in told("search", "nothing yet", "--url", store)
     nothing = invoke("search", "elsewhere", "--url", store)
     assert (nothing.exit_code, nothing.stdout) == (0, "")
+
+
+def test_the_names_that_are_documented_for_scripts_are_those_that_are_printed(store: str) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command.md").read_text()
+    table = page[page.index("## For scripts") : page.index("## The demo")]
+    documented = {
+        row[0].strip(" `"): set(re.findall(r"`(\w+)`", row[1]))
+        for row in (line.strip("| ").split(" | ", 1) for line in table.splitlines() if line.startswith("| `"))
+    }
+    places = {"show": ["sums"], "purge": ["--older-than", "0d", "--dry-run"]}
+    for command in ("list", "show", "stats", "path", "migrate", "purge", "doctor"):
+        fields = set(printed(command, *places.get(command, []), "--url", store)[0])
+        assert fields <= documented[command], command
+        inner = {"stats": {"day"}, "migrate": {"version", "name", "direction", "up", "down"}}.get(command, set())
+        assert documented[command] - fields <= inner, command
+    assert set(printed("copy", store, "copy.db")[0]) == documented["copy`, `export`, `import"] - {"export"}
+    assert documented["search"] == set(Hit._fields)
