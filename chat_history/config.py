@@ -97,6 +97,9 @@ class Choice(NamedTuple):
     """The arguments of the backend's class."""
     owner: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.backend.__name__}>"  # the options may hold a password
+
 
 def choose(config: Path | Mapping[str, Any] | None = None) -> Choice:
     """What `open_history` would open. `ConfigError` as there; nothing is opened or created."""

@@ -10,7 +10,6 @@ import typer
 from chat_history.config import Choice, choose
 from chat_history.errors import InvalidArgumentError
 from chat_history.migrations.runner import Step
-from chat_history.tables import Tables
 
 from .opening import Json, Url, told
 from .printing import print_json, say
@@ -29,6 +28,8 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Bring the tables of SQLite or Postgres up to date, or to the version that --to names, forward or back."""
+    from chat_history.tables import Tables  # knows the drivers of all databases, which takes a while to import
+
     with told():
         choice = choose(url)
         tables = Tables.of(choice)

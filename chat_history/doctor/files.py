@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from glob import escape, glob
 
 from .findings import Finding, error, fine, warning
 
@@ -28,10 +28,10 @@ def examine_file(path: str) -> Iterator[Finding]:
             f"{path} can only be read: this user may not write to the file, or to its folder",
             "let the user who runs the program write to both, if it is meant to write",
         )
-    if aside := sorted(Path(folder).glob(f"{os.path.basename(path)}.damaged-*")):
+    if aside := sorted(glob(f"{escape(path)}.damaged-*")):
         yield warning(
             "file",
-            f"the ends of records that an interruption cut off were put aside: {', '.join(map(str, aside))}",
+            f"the ends of records that an interruption cut off were put aside: {', '.join(aside)}",
             "look whether they hold anything of worth, then remove them",
         )
     yield _space(folder, status.st_size)
