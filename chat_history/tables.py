@@ -36,6 +36,11 @@ class Tables:
         has_tables = issubclass(choice.backend, SQLiteBackend | PostgresBackend)
         return Tables(choice) if has_tables and choice.options.get("path") != ":memory:" else None
 
+    @property
+    def prepares(self) -> bool:
+        """Whether the store is opened to prepare statements, which only Postgres does."""
+        return bool(self._options.get("prepare", True))
+
     def plan(self, to: str | None = None) -> Plan:
         """What `migrate` would do. Nothing is changed or created."""
         return self.visit(partial(plan, to=to), read_only=True)
@@ -70,6 +75,5 @@ class Tables:
         return SQLiteFile(path, is_full=True, timeout=timeout, read_only=read_only)
 
     def _connections(self) -> Connections:
-        timeout, prepare = self._options.get("timeout", 30.0), self._options.get("prepare", True)
-        conninfo = self._options.get("conninfo", "")
-        return Connections(conninfo, pool=None, least=1, most=1, timeout=timeout, prepare=prepare)
+        conninfo, timeout = self._options.get("conninfo", ""), self._options.get("timeout", 30.0)
+        return Connections(conninfo, pool=None, least=1, most=1, timeout=timeout, prepare=self.prepares)

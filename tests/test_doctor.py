@@ -408,7 +408,7 @@ def test_a_pooler_in_transaction_mode_is_recognised(request: pytest.FixtureReque
     (finding,) = [finding for finding in found(unprepared, Level.OK) if finding.check == "pooling"]
     assert "transaction mode" in finding.what
     assert found(unprepared) == []
-    finding = only(url)
+    finding = only(f"{url}&prepare=true")
     assert finding.check == "pooling"
     assert "prepare=false" in finding.mend
 

@@ -29,9 +29,8 @@ STANDBY = "SELECT pg_is_in_recovery()"
 
 def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     """Every check of a Postgres database."""
-    prepares = choice.options.get("prepare", True)
     try:
-        yield from tables.visit(partial(_server, tables=tables, prepares=prepares))
+        yield from tables.visit(partial(_server, tables=tables))
     except StoreUnavailableError as reason:
         if "startup parameter" not in str(reason):
             raise
@@ -43,10 +42,10 @@ def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
         yield from examine_opened(choice)
 
 
-def _server(connection: Any, *, tables: Tables, prepares: bool, **where: Any) -> list[Finding]:
+def _server(connection: Any, *, tables: Tables, **where: Any) -> list[Finding]:
     found = [
         fine("server", f"{tables.location} is Postgres {connection.info.parameter_status('server_version')}"),
-        _pooling(connection, tables, prepares),
+        _pooling(connection, tables),
         _clock(connection),
     ]
     return found + _keeping(connection)
@@ -60,12 +59,12 @@ def _asked(connection: Any, statement: str, *parameters: Any) -> Any:
         return None
 
 
-def _pooling(connection: Any, tables: Tables, prepares: bool) -> Finding:
+def _pooling(connection: Any, tables: Tables) -> Finding:
     """What stands between: a pooler makes up the process id that it tells when a connection begins.
 
     In transaction mode it lets one session serve two connections that are open at once, which no server does.
     """
-    mode = f"the store is opened with prepare={str(prepares).lower()}"
+    mode = f"the store is opened with prepare={str(tables.prepares).lower()}"
     ours: set[int] = set()
     theirs: set[int] = set()
 
@@ -76,7 +75,7 @@ def _pooling(connection: Any, tables: Tables, prepares: bool) -> Finding:
 
     tables.visit(compare)
     if ours & theirs - {None}:
-        if prepares:
+        if tables.prepares:
             return warning(
                 "pooling",
                 f"a pooler in transaction mode stands before the server, and {mode}",
