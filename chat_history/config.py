@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from .arguments import checked_id
 from .backends.base import Backend
@@ -36,7 +36,15 @@ from .settings import (
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
-__all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history", "reopen_history"]
+__all__ = [
+    "Choice",
+    "JSONChatHistory",
+    "PostgresChatHistory",
+    "SQLChatHistory",
+    "choose",
+    "open_history",
+    "reopen_history",
+]
 
 Durability: TypeAlias = Literal["full", "relaxed"]
 Overflow: TypeAlias = Literal["archive", "delete"]
@@ -85,6 +93,26 @@ def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
     is the same place; else it is libpq's to find (PGPASSWORD, a password file).
     """
     return open_history(_with_password(settings))
+
+
+class Choice(NamedTuple):
+    """What a configuration chooses, checked and not opened yet."""
+
+    backend: type[Backend]
+    options: Settings
+    """The arguments of the backend's class."""
+    history: Settings
+    """What is said of the history: its owner, its limits."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.backend.__name__}>"  # the options may hold a password
+
+
+def choose(config: Path | Mapping[str, Any] | None = None) -> Choice:
+    """What `open_history` would open. `ConfigError` as there; nothing is opened or created."""
+    source, settings, directory = find(config)
+    with named(source):
+        return _chosen(expanded(settings), directory)
 
 
 class JSONChatHistory(ChatHistory):
@@ -207,15 +235,20 @@ def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, Settings
 
     Everything is checked before it is opened.
     """
+    choice = _chosen(settings, directory)
+    return choice.backend(**choice.options), choice.history
+
+
+def _chosen(settings: Settings, directory: str) -> Choice:
     settings = given(**settings)
     if ("class" in settings) == ("backend" in settings):
         raise ConfigError(f"a configuration says either backend, url or class; {ACCEPTED}")
     history = _of_history(settings)
     if "class" in settings:
-        return _plugin(_imported(settings.pop("class")), settings), history
+        return Choice(_plugin(_imported(settings.pop("class")), settings), settings, history)
     name = settings.pop("backend")
     if name not in list(KEYS):
-        return _plugin(_registered(name), settings), history
+        return Choice(_plugin(_registered(name), settings), settings, history)
     if name == "postgres":
         settings = with_environment(settings)
     refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *LIMITS, *KEYS[name]})
@@ -225,12 +258,17 @@ def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, Settings
             raise ConfigError("the JSON file needs the file locks of Linux, macOS or BSD; use sqlite on this system")
         from .backends.json_file import JSONBackend
 
-        return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), history
+        path = options.pop("storage_path", "chat_history.json")
+        return Choice(JSONBackend, {"path": _located(path, directory), **options}, history)
     if name == "sqlite":
         from .backends.sqlite import SQLiteBackend
 
-        return SQLiteBackend(_located(options.pop("db_path", "chat_history.db"), directory), **options), history
-    return _postgres(options), history
+        path = options.pop("db_path", "chat_history.db")
+        return Choice(SQLiteBackend, {"path": _located(path, directory), **options}, history)
+    options = _postgres(options)
+    from .backends.postgres import PostgresBackend
+
+    return Choice(PostgresBackend, options, history)
 
 
 def _of_history(settings: Settings) -> Settings:
@@ -244,7 +282,7 @@ def _located(path: str, directory: str) -> str:
     return path if path == ":memory:" else os.path.join(directory, path)
 
 
-def _postgres(options: Settings) -> Backend:
+def _postgres(options: Settings) -> Settings:
     least, most = options.get("min_connections", 1), options.get("max_connections", 10)
     if least > most:
         raise ConfigError(f"min_connections is {least}, more than max_connections, which is {most}")
@@ -253,9 +291,7 @@ def _postgres(options: Settings) -> Backend:
         options["conninfo"] = _conninfo(connection)
     elif refused := sorted(connection.keys() | options.keys() & {"min_connections", "max_connections"}):
         raise ConfigError(f"{', '.join(refused)}: a pool brings its own connections; leave one of them out")
-    from .backends.postgres import PostgresBackend
-
-    return PostgresBackend(**options)
+    return options
 
 
 def _conninfo(connection: Settings) -> str:
@@ -302,7 +338,7 @@ def _registered(name: object) -> object:
         raise ConfigError(f"cannot load the backend {name!r}: {error}") from error
 
 
-def _plugin(backend: object, settings: Settings) -> Backend:
+def _plugin(backend: object, settings: Settings) -> type[Backend]:
     from inspect import signature
 
     if not (isinstance(backend, type) and issubclass(backend, Backend)):
@@ -315,4 +351,4 @@ def _plugin(backend: object, settings: Settings) -> Backend:
         signature(backend).bind(**settings)
     except TypeError as error:
         raise ConfigError(f"{backend.__name__}: {error}") from error
-    return backend(**settings)
+    return backend

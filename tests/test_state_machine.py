@@ -25,6 +25,7 @@ from chat_history import (
     VersionConflictError,
 )
 from chat_history.backends.words import folded
+from chat_history.doctor.chats import examine_chats
 from chat_history.testing import check_chat, say
 
 EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50}
@@ -572,6 +573,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for owner in OWNERS:
             self.look_at_all(1, owner)
+        assert [finding for finding in examine_chats(self.openings[0]._backend()) if finding.level != "ok"] == []
         for opening in self.openings:
             opening.shutdown()
 

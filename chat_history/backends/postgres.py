@@ -69,7 +69,7 @@ from .postgres_wire import Connection, ask
 from .texts import spoken_text
 from .words import Sought
 
-__all__ = ["PostgresBackend"]
+__all__ = ["PostgresBackend", "quoted"]
 
 COPY = "COPY {schema}messages ({columns}) FROM STDIN"
 
@@ -207,8 +207,8 @@ class PostgresBackend(Backend):
             "prepare": prepare,
             "migrations": migrations,
         }
-        quoted = None if schema is None else _quoted(schema)
-        self._prefix = "" if quoted is None else f"{quoted}."
+        name = None if schema is None else quoted(schema)
+        self._prefix = "" if name is None else f"{name}."
         self._append_statements = [APPEND.format(schema=self._prefix) + END[waits] for waits in (False, True)]
         self._is_full = durability == "full"
         self._may_flush: bool | None = None
@@ -222,7 +222,7 @@ class PostgresBackend(Backend):
 
         def prepare_tables(connection: Connection) -> None:
             place = self._connections.location if schema is None else f"{self._connections.location}, schema {schema}"
-            migrate(connection, dialect="postgres", place=place, package=migrations, schema=quoted)
+            migrate(connection, dialect="postgres", place=place, package=migrations, schema=name)
 
         self._connections.open(prepare_tables)
         _stores.add(self)
@@ -554,7 +554,8 @@ def _chat_record(row: tuple[Any, ...]) -> ChatRecord:
     return ChatRecord._make((*row[:7], row[7].astimezone(UTC), row[8].astimezone(UTC)))
 
 
-def _quoted(schema: str) -> str:
+def quoted(schema: str) -> str:
+    """The name of a schema as it stands in a statement."""
     if not schema or set(schema) & set("\0%{}") or len(schema.encode()) > 63:
         raise ConfigError(f"schema: {schema!r} cannot be the name of a Postgres schema; use 1 to 63 plain characters")
     return '"' + schema.replace('"', '""') + '"'

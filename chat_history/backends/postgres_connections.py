@@ -85,7 +85,7 @@ class Connections:
         options = {name: value for name, value in given.items() if name not in secret.union(PLACE)}
         return self.location + ("&" if "?" in self.location else "?") * bool(options) + _query(options)
 
-    def open(self, prepare: Callable[[Connection], None]) -> None:
+    def open(self, prepare: Callable[[Connection], object]) -> None:
         """Connect, once, and prepare the database."""
         connection: Connection
         if self._is_given:
@@ -107,7 +107,7 @@ class Connections:
                 raise
             self._keep(connection)
 
-    def _prepare(self, connection: Connection, prepare: Callable[[Connection], None]) -> None:
+    def _prepare(self, connection: Connection, prepare: Callable[[Connection], object]) -> None:
         self.location = _location(connection.info.get_parameters())
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in (None, "UTF8"):

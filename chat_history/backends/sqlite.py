@@ -123,6 +123,7 @@ class SQLiteBackend(Backend):
     durability "relaxed" lets the operating system choose when a commit reaches the disk: a power loss may take the
     last moments, never the file's integrity. timeout: seconds to wait for other writers before `StoreBusyError`.
     migrations: a package of the integrator's own steps (`chat_history.migrations.runner` says how they look).
+    read_only: nothing is created or changed; the file must be there, and up to date.
     """
 
     name = "sqlite"
@@ -135,9 +136,10 @@ class SQLiteBackend(Backend):
         durability: Literal["full", "relaxed"] = "full",
         timeout: float = 30.0,
         migrations: str | None = None,
+        read_only: bool = False,
     ) -> None:
         self._options = {"durability": durability, "timeout": timeout, "migrations": migrations}
-        self._file = SQLiteFile(path, is_full=durability == "full", timeout=timeout)
+        self._file = SQLiteFile(path, is_full=durability == "full", timeout=timeout, read_only=read_only)
         self._index = Index(self._file)
         self._file.open(
             lambda connection: migrate(connection, dialect="sqlite", place=self._file.path, package=migrations)

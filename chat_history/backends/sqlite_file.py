@@ -23,7 +23,7 @@ from chat_history.errors import (
 
 from .disk import Descriptor, sync
 
-__all__ = ["SQLiteFile"]
+__all__ = ["SHARED_FILE_SYSTEMS", "SQLiteFile", "file_system"]
 
 T = TypeVar("T")
 
@@ -46,9 +46,12 @@ SHARED_FILE_SYSTEMS = frozenset(
 
 
 class SQLiteFile:
-    """A database in a file, or in memory with the path ":memory:", where one connection does everything."""
+    """A database in a file, or in memory with the path ":memory:", where one connection does everything.
 
-    def __init__(self, path: str | os.PathLike[str], *, is_full: bool, timeout: float) -> None:
+    read_only: nothing is created or changed, also not beside the file while nobody else has it open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, is_full: bool, timeout: float, read_only: bool = False) -> None:
         self._in_memory = os.fspath(path) == ":memory:"
         # Absolute, because the working directory may change, and because SQLite reads a leading "file:" as a URI.
         self.path = ":memory:" if self._in_memory else os.path.abspath(path)
@@ -57,16 +60,16 @@ class SQLiteFile:
         self._has_log = False
         self._log: Descriptor | None = None
         """The write-ahead log, to sync it by."""
-        self.read_only = False
-        """Whether this process may not write to it."""
+        self._leaves_no_trace = self.read_only = read_only and not self._in_memory
+        """Whether this process may not, or shall not, write to it."""
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._idle: list[sqlite3.Connection] = []
         self._make_locks()
 
-    def open(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    def open(self, prepare: Callable[[sqlite3.Connection], object]) -> None:
         """Make the file if there is none, and prepare what is in it."""
-        if not self._in_memory:
+        if not self._in_memory and not self.read_only:
             self.read_only = not _is_writable(self.path)
         try:
             self._writer = self._connect()
@@ -227,7 +230,7 @@ class SQLiteFile:
         if self._closed:
             raise HistoryClosedError(f"{self.path} was closed; open it again")
         connection = sqlite3.connect(
-            _read_only_uri(self.path) if self.read_only else self.path,
+            _read_only_uri(self.path, leaves_no_trace=self._leaves_no_trace) if self.read_only else self.path,
             uri=self.read_only,
             timeout=self._timeout,
             isolation_level=None,
@@ -248,7 +251,7 @@ class SQLiteFile:
         return self._writer
 
     def _choose_journal(self, connection: sqlite3.Connection) -> None:
-        kind = _file_system(self.path)
+        kind = file_system(self.path)
         if kind in SHARED_FILE_SYSTEMS:
             warnings.warn(
                 f"{self.path} is on a network file system ({kind}), where SQLite's write-ahead log is not safe: using "
@@ -325,17 +328,24 @@ def _is_writable(path: str) -> bool:
     return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
 
 
-def _read_only_uri(path: str) -> str:
+def _read_only_uri(path: str, *, leaves_no_trace: bool) -> str:
     """Reading a log needs files beside it. Where there is no log, and none can be made, the file is all there is."""
-    try:
-        has_log = os.path.getsize(f"{path}-wal") > 0
-    except OSError:
-        has_log = False
-    is_all = not has_log and not os.access(os.path.dirname(path), os.W_OK)
+    if leaves_no_trace and os.access(os.path.dirname(path), os.W_OK):
+        # Beside a file that somebody has open there is a log, and beside one that was not closed something to undo.
+        is_all = not os.path.exists(f"{path}-wal") and not _size(f"{path}-journal")
+    else:
+        is_all = not _size(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)
     return f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if is_all else ''}"
 
 
-def _file_system(path: str) -> str | None:
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def file_system(path: str) -> str | None:
     """The kind of file system that holds the file, None where that cannot be told."""
     try:
         device = os.stat(path).st_dev

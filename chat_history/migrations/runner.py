@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from chat_history.errors import ConfigError, NewerStoreError, StorageError
 
-__all__ = ["Step", "migrate", "steps", "undo"]
+__all__ = ["Plan", "Step", "migrate", "plan", "steps", "undo"]
 
 RECORDED = "SELECT version, name FROM {schema}schema_migrations"
 RECORD = {
@@ -46,7 +46,7 @@ FOREIGN = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'",
     "postgres": """
 SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = current_schema() AND c.relname IN ('chats', 'messages')
+WHERE n.oid = to_regnamespace(COALESCE(%s, quote_ident(current_schema()))) AND c.relname IN ('chats', 'messages')
 """,
 }
 
@@ -65,6 +65,14 @@ class Step(NamedTuple):
     module: str
 
 
+class Plan(NamedTuple):
+    """What a database has, and what would bring it to a version: steps to run, and steps to take back, in order."""
+
+    applied: tuple[Step, ...]
+    up: tuple[Step, ...]
+    down: tuple[Step, ...]
+
+
 @cache
 def steps(package: str | None = None) -> tuple[Step, ...]:
     """All steps in the order in which they run: ours, then those of the integrator's package."""
@@ -72,23 +80,59 @@ def steps(package: str | None = None) -> tuple[Step, ...]:
     return ours if package is None else ours + _steps_in(package, "ext:")
 
 
-def migrate(conn: Any, *, dialect: str, place: str, package: str | None = None, schema: str | None = None) -> None:
-    """Run the steps that this database still needs; one quick query if there are none.
+def migrate(
+    conn: Any,
+    *,
+    dialect: str,
+    place: str,
+    package: str | None = None,
+    schema: str | None = None,
+    to: str | None = None,
+) -> list[Step]:
+    """Run the steps that this database still needs, and return them; one quick query if there are none.
 
     conn must be in autocommit mode. place says where this is, for errors. schema: a quoted Postgres schema, created
-    if it is missing. `NewerStoreError` if a newer release was here before, `StorageError` if another application was.
+    if it is missing. to: the last step that there shall be, "0" for none; later ones are taken back, the newest first.
+    `NewerStoreError` if a newer release was here before, `StorageError` if another application was, `ConfigError` for
+    an unknown step.
     """
-    if _pending(_recorded(conn, schema, place), package, place):
-        for _ in range(len(steps(package)) + ATTEMPTS):
-            if not _run_one(conn, dialect, place, package, schema):
-                return
-        raise StorageError(f"{place}: others keep changing the tables; try again when they are done")
+    done: list[Step] = []
+    wanted = _up_to(to, package)
+    for _ in range(len(steps(package)) + ATTEMPTS):
+        recorded = _recorded(conn, schema, place, package)
+        if _extra(recorded, wanted, package, place):
+            version = undo(conn, dialect=dialect, place=place, package=package, schema=schema)
+            done += [step for step in steps(package) if step.version == version]
+        elif _missing(recorded, wanted):
+            done += _run_one(conn, dialect, place, package, schema, wanted)
+        else:
+            return done
+    raise StorageError(f"{place}: others keep changing the tables; try again when they are done")
+
+
+def plan(
+    conn: Any,
+    *,
+    dialect: str,
+    place: str,
+    package: str | None = None,
+    schema: str | None = None,
+    to: str | None = None,
+) -> Plan:
+    """What `migrate` would do, found out without changing anything; the same errors."""
+    recorded = _recorded(conn, schema, place, package)
+    wanted = _up_to(to, package)
+    if not recorded:
+        _refuse_others(conn, dialect, place, schema)
+    known = {step.version: step for step in steps(package)}
+    applied = tuple(known.get(version) or Step(version, recorded[version], "") for version in sorted(recorded))
+    return Plan(applied, tuple(_missing(recorded, wanted)), tuple(_extra(recorded, wanted, package, place)))
 
 
 def undo(conn: Any, *, dialect: str, place: str, package: str | None = None, schema: str | None = None) -> str | None:
     """Take back the newest step, and what it made with it: its version, None if there is none left."""
     with _transaction(conn, dialect, schema):
-        recorded = _recorded(conn, None, place)
+        recorded = _recorded(conn, None, place, package)
         for step in reversed(steps(package)):
             if step.version in recorded:
                 _call(step, "down", conn, dialect)
@@ -97,28 +141,31 @@ def undo(conn: Any, *, dialect: str, place: str, package: str | None = None, sch
     return None
 
 
-def _run_one(conn: Any, dialect: str, place: str, package: str | None, schema: str | None) -> bool:
-    """Run the first step that is missing; False if none is."""
+def _run_one(
+    conn: Any, dialect: str, place: str, package: str | None, schema: str | None, wanted: tuple[Step, ...]
+) -> list[Step]:
+    """Run the first step that is missing, if nobody else did meanwhile."""
     try:
         # Asked first, because who may not create schemas can still use one that is there.
         if schema is not None and conn.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone()[0] is None:
             conn.execute(CREATE_SCHEMA.format(schema=schema))
         with _transaction(conn, dialect, schema):
-            recorded = _recorded(conn, None, place)
-            pending = _pending(recorded, package, place)
-            if not pending:
-                return False
+            recorded = _recorded(conn, None, place, package)
+            missing = _missing(recorded, wanted)
+            if not missing:
+                return []
             if not recorded:
-                _refuse_others(conn, dialect, place)
-            step = pending[0]
+                _refuse_others(conn, dialect, place, schema)
+            step = missing[0]
             _call(step, "up", conn, dialect)
             if not _in_transaction(conn):
                 raise ConfigError(f"migrations: {step.module} must leave the transaction to the runner")
             conn.execute(RECORD[dialect], (step.version, step.name, datetime.now(UTC).isoformat()))
+            return [step]
     except Exception as error:
         if getattr(error, "sqlstate", None) not in RACED:
             raise
-    return True
+    return []
 
 
 @contextmanager
@@ -145,19 +192,16 @@ def _in_transaction(conn: Any) -> bool:
     return conn.info.transaction_status.name in ("INTRANS", "INERROR")
 
 
-def _recorded(conn: Any, schema: str | None, place: str) -> dict[str, str]:
-    """The recorded steps by version; empty if there is no table of them yet."""
+def _recorded(conn: Any, schema: str | None, place: str, package: str | None) -> dict[str, str]:
+    """The recorded steps by version; empty if there is no table of them yet. `NewerStoreError` for an unknown one."""
     try:
-        return dict(conn.execute(RECORDED.format(schema=f"{schema}." if schema else "")).fetchall())
+        recorded = dict(conn.execute(RECORDED.format(schema=f"{schema}." if schema else "")).fetchall())
     except Exception as error:
         if getattr(error, "sqlstate", None) in MISSING or "no such table" in str(error):
             return {}
         if getattr(error, "sqlstate", None) == "42703" or "no such column" in str(error):
             raise StorageError(_not_ours(place, ["schema_migrations"])) from error
         raise
-
-
-def _pending(recorded: dict[str, str], package: str | None, place: str) -> list[Step]:
     known = steps(package)
     versions = {step.version for step in known}
     for version in sorted(recorded):
@@ -168,11 +212,40 @@ def _pending(recorded: dict[str, str], package: str | None, place: str) -> list[
                 f"{place} was written by a newer release: its tables are at version {version}, and this release knows "
                 f"them up to {newest[-1] if newest else 'none'}; upgrade {'agent-chat-history' if is_ours else package}"
             )
-    return [step for step in known if step.version not in recorded]
+    return recorded
 
 
-def _refuse_others(conn: Any, dialect: str, place: str) -> None:
-    names = sorted({row[0] for row in conn.execute(FOREIGN[dialect]).fetchall()} - {"schema_migrations"})
+def _up_to(version: str | None, package: str | None) -> tuple[Step, ...]:
+    """The steps up to this one."""
+    known = steps(package)
+    if version is None:
+        return known
+    versions = ["0", *(step.version for step in known)]
+    if version not in versions:
+        raise ConfigError(f"there is no version {version!r}; known are {', '.join(versions)}, where 0 is no tables")
+    return known[: versions.index(version)]
+
+
+def _missing(recorded: dict[str, str], wanted: tuple[Step, ...]) -> list[Step]:
+    """The wanted steps that have not run."""
+    return [step for step in wanted if step.version not in recorded]
+
+
+def _extra(recorded: dict[str, str], wanted: tuple[Step, ...], package: str | None, place: str) -> list[Step]:
+    """The steps after the wanted ones that have run, the newest first."""
+    extra = [step for step in reversed(steps(package)[len(wanted) :]) if step.version in recorded]
+    theirs = [version for version in sorted(recorded) if version.startswith("ext:")]
+    if extra and theirs and package is None:
+        raise ConfigError(
+            f"{place} has steps of a package of your own ({', '.join(theirs)}), which go before ours are taken back; "
+            "name it with the key migrations"
+        )
+    return extra
+
+
+def _refuse_others(conn: Any, dialect: str, place: str, schema: str | None) -> None:
+    found = conn.execute(FOREIGN[dialect], (schema,) if dialect == "postgres" else ()).fetchall()
+    names = sorted({row[0] for row in found} - {"schema_migrations"})
     if names:
         raise StorageError(_not_ours(place, names))
 
@@ -210,7 +283,9 @@ def _module(step: Step) -> Any:
 
 
 def _call(step: Step, name: str, conn: Any, dialect: str) -> None:
-    function = getattr(_module(step), name)
+    function = getattr(_module(step), name, None)
+    if function is None:
+        raise ConfigError(f"migrations: {step.module} has no {name}(conn, *, dialect)")
     if not iscoroutinefunction(function):
         function(conn, dialect=dialect)
         return

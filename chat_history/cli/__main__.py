@@ -1,0 +1,5 @@
+"""`python -m chat_history.cli`."""
+
+from . import app
+
+app()
