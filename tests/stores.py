@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from chat_history import ChatHistory
@@ -17,6 +19,8 @@ pytest.register_assert_rewrite("chat_history.testing")
 ALL = ("json", "sqlite", "relaxed", "memory", "postgres")
 DURABLE = ("json", "sqlite", "postgres")
 """Those that other processes can open, and that lose nothing."""
+SCALED = ("postgres behind pgbouncer", "postgres partitioned")
+"""Postgres as large installations have it."""
 
 SPAWN = multiprocessing.get_context("forkserver")
 """Makes processes that share nothing with this one, and soon: one of their kind has done the imports."""
@@ -30,6 +34,9 @@ SPAWN.set_forkserver_preload(
         "chat_history_adapters.formats.openai_chat",
     ]
 )
+
+SCALE = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+PARTITION, FORGET = re.findall(r"^```sql\n(.*?)^```$", SCALE, re.MULTILINE | re.DOTALL)[:2]
 
 
 class Store(NamedTuple):
@@ -49,7 +56,7 @@ class Store(NamedTuple):
             from chat_history.backends.json_file import JSONBackend
 
             return JSONBackend(self.place)
-        if self.kind == "postgres":
+        if self.kind.startswith("postgres"):
             from chat_history.backends.postgres import PostgresBackend
 
             return PostgresBackend(self.place, schema=self.schema)
@@ -61,12 +68,23 @@ class Store(NamedTuple):
         return ChatHistory(self.backend())
 
 
+def partition(store: Store) -> None:
+    """Do what docs/scale.md says to tables that are there."""
+    store.backend().close()
+    with psycopg.connect(store.place, autocommit=True, options=f"-c search_path={store.schema}") as connection:
+        connection.execute(PARTITION)
+
+
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A new store of the kind that `on` named."""
     kind: str = request.param
-    if kind == "postgres":
-        return Store(kind, request.getfixturevalue("postgres_url"), f"s{uuid4().hex}")
+    if kind.startswith("postgres"):
+        url = request.getfixturevalue("pooled_url" if kind == "postgres behind pgbouncer" else "postgres_url")
+        made = Store(kind, url, f"s{uuid4().hex}")
+        if kind == "postgres partitioned":
+            partition(made)
+        return made
     return Store(kind, ":memory:" if kind == "memory" else str(tmp_path / "chats"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from stores import ALL, Store, on
+from stores import ALL, SCALED, Store, on
 
 from chat_history import (
     ChatExistsError,
@@ -26,7 +26,7 @@ from chat_history import (
 )
 from chat_history.testing import check_chat, say
 
-EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50}
+EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 25)
 """So many that each store takes about twenty seconds."""
 
 ALPHABET = [say("user", "a"), say("user", "b"), say("assistant", "a"), say("system", "s")]
@@ -552,14 +552,14 @@ class Machine(RuleBasedStateMachine):
             opening.shutdown()
 
 
-@on(*ALL)
+@on(*ALL, *SCALED)
 def test_any_sequence_of_operations_does_what_the_model_does(store: Store, tmp_path: Path) -> None:
     numbers = count()
 
     class Here(Machine):
         @staticmethod
         def new_store() -> Store:
-            file = store.kind not in ("memory", "postgres")
+            file = store.kind != "memory" and not store.schema
             return store._replace(place=str(tmp_path / f"chats {next(numbers)}")) if file else store
 
     quietly = settings(

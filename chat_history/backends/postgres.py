@@ -171,8 +171,9 @@ class PostgresBackend(Backend):
     conninfo: a URL or a libpq string; what it leaves out is libpq's to find (PGHOST, PGPASSFILE, a service file).
     pool: a `psycopg_pool.ConnectionPool` to use instead, which stays open when this is closed. schema: created if it is
     missing; the first of the search path otherwise. timeout: seconds to wait for a connection or a lock. durability
-    "relaxed": a crash of the server may take the last moments. prepare: False behind a pooler that does not know
-    prepared statements. migrations: a package of the integrator's own steps (see `chat_history.migrations.runner`).
+    "relaxed": a crash of the server may take the last moments. prepare: whether statements are prepared; None: unless a
+    pooler is seen to stand between. migrations: a package of the integrator's own steps (see
+    `chat_history.migrations.runner`).
     """
 
     name = "postgres"
@@ -187,7 +188,7 @@ class PostgresBackend(Backend):
         max_connections: int = 10,
         timeout: float = 30.0,
         durability: Literal["full", "relaxed"] = "full",
-        prepare: bool = True,
+        prepare: bool | None = None,
         migrations: str | None = None,
     ) -> None:
         self._options = {

@@ -1,0 +1,90 @@
+"""Servers beside Postgres that tests need: PgBouncer and Redis, each started once, on a socket in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+__all__ = ["pgbouncer", "redis"]
+
+PGBOUNCER = """\
+[databases]
+* = {server}
+[pgbouncer]
+pool_mode = transaction
+# Few, and taken in turn, so that each transaction finds another session than the one before.
+default_pool_size = 4
+server_round_robin = 1
+max_client_conn = 1000
+auth_type = any
+listen_addr =
+unix_socket_dir = {folder}
+logfile = {folder}/log
+"""
+
+
+@contextmanager
+def pgbouncer(database: str) -> Iterator[str]:
+    """The URL of the same database behind a PgBouncer in transaction mode."""
+    with _folder("pgbouncer") as folder:
+        parts = conninfo_to_dict(database)
+        name = parts.pop("dbname")
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(PGBOUNCER.format(server=make_conninfo("", **parts), folder=folder))
+        # It refuses to be root, and must reach the server's socket.
+        socket = Path(parts.get("host", ""))
+        user = socket.owner() if socket.is_absolute() else "nobody"
+        whose = ["--user", user] if os.geteuid() == 0 else []
+        with _running(["pgbouncer", *whose, str(settings)], folder / ".s.PGSQL.6432", folder / "log"):
+            yield f"postgresql://{parts.get('user', '')}@/{name}?host={folder}&port=6432"
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The URL of a Redis whose writes are on the disk when they are answered."""
+    with _folder("redis-server") as folder:
+        durable = ["--appendonly", "yes", "--appendfsync", "always"]
+        place = ["--port", "0", "--unixsocket", str(folder / "socket"), "--dir", str(folder)]
+        command = ["redis-server", *durable, *place, "--logfile", str(folder / "log")]
+        with _running(command, folder / "socket", folder / "log"):
+            yield f"unix://{folder}/socket"
+
+
+@contextmanager
+def _folder(program: str) -> Iterator[Path]:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed, so nothing is known of what runs on it")
+    with tempfile.TemporaryDirectory(prefix="chat-history-") as folder:
+        # Whichever user the server runs as.
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@contextmanager
+def _running(command: list[str], place: Path, log: Path) -> Iterator[None]:
+    """Run a server while the block lasts, which begins when it answers."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not _answers(place):
+            if process.poll() is not None:
+                pytest.fail(f"{command[0]} did not start: {log.read_text() if log.exists() else 'and left no log'}")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(str(place))
+        return True
+    return False
