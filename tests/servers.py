@@ -33,18 +33,18 @@ logfile = {folder}/log
 
 
 @contextmanager
-def pgbouncer(database: str) -> Iterator[str]:
-    """The URL of the same database behind a PgBouncer in transaction mode."""
+def pgbouncer(database: str, *settings: str) -> Iterator[str]:
+    """The URL of the same database behind a PgBouncer, in transaction mode unless the settings say otherwise."""
     with _folder("pgbouncer") as folder:
         parts = conninfo_to_dict(database)
         name = parts.pop("dbname")
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(PGBOUNCER.format(server=make_conninfo("", **parts), folder=folder))
+        file = folder / "pgbouncer.ini"
+        file.write_text(PGBOUNCER.format(server=make_conninfo("", **parts), folder=folder) + "\n".join(settings))
         # It refuses to be root, and must reach the server's socket.
         socket = Path(parts.get("host", ""))
         user = socket.owner() if socket.is_absolute() else "nobody"
         whose = ["--user", user] if os.geteuid() == 0 else []
-        with _running(["pgbouncer", *whose, str(settings)], folder / ".s.PGSQL.6432", folder / "log"):
+        with _running(["pgbouncer", *whose, str(file)], folder / ".s.PGSQL.6432", folder / "log"):
             yield f"postgresql://{parts.get('user', '')}@/{name}?host={folder}&port=6432"
 
 

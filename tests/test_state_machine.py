@@ -26,7 +26,7 @@ from chat_history import (
 )
 from chat_history.testing import check_chat, say
 
-EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 25)
+EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 12)
 """So many that each store takes about twenty seconds."""
 
 ALPHABET = [say("user", "a"), say("user", "b"), say("assistant", "a"), say("system", "s")]

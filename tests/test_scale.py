@@ -1,0 +1,256 @@
+"""Postgres as large installations have it: behind a pooler, and with tables that are cut up by chat."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from inspect import signature
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+import servers
+from psycopg import sql
+from stores import FORGET, PARTITION, Store
+
+import chat_history
+from chat_history import ChatHistory
+from chat_history.backends.postgres import PostgresBackend
+from chat_history.testing import check_chat, say
+
+TABLES = ("chats", "messages")
+PER_OWNER: set[str] = set()
+"""Tables whose keys hold `owner_key` and not `chat_key`."""
+VOLATILE = {"pg_logical_emit_message", "set_config"}
+"""The volatile functions that docs/backends.md explains. Neither gives a value that is stored."""
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"s{uuid4().hex}"
+
+
+@pytest.fixture
+def other(postgres_url: str, schema: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection beside the store's."""
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        yield connection
+
+
+# ---- poolers
+
+
+def prepared(history: ChatHistory) -> int:
+    """How many statements a session has prepared after some work."""
+    for number in range(5):
+        history.add_message("c", say("user", str(number)))
+        history.get_chat_history("c")
+    connection = history._backend()._connections._take()  # type: ignore[attr-defined]
+    (count,) = connection.execute("SELECT count(*) FROM pg_prepared_statements", prepare=False).fetchone()
+    history._backend()._connections._give_back(connection)  # type: ignore[attr-defined]
+    return count
+
+
+def test_a_server_without_a_pooler_prepares_statements(postgres_url: str, schema: str) -> None:
+    with ChatHistory(PostgresBackend(postgres_url, schema=schema)) as history:
+        assert prepared(history) > 0
+
+
+def test_a_pooler_that_refuses_options_is_noticed(pooled_url: str, schema: str) -> None:
+    with ChatHistory(PostgresBackend(pooled_url, schema=schema)) as history:
+        assert prepared(history) == 0
+        assert history.get_message_count("c") == 5
+
+
+def test_a_pooler_that_ignores_options_is_noticed(postgres_url: str, schema: str) -> None:
+    with (
+        servers.pgbouncer(postgres_url, "ignore_startup_parameters = options") as url,
+        ChatHistory(PostgresBackend(url, schema=schema)) as history,
+    ):
+        assert prepared(history) == 0
+        assert history.get_message_count("c") == 5
+
+
+def test_who_says_so_prepares_statements_behind_a_pooler(postgres_url: str, schema: str) -> None:
+    """As is right where each session is one's own, or the pooler keeps prepared statements."""
+    with (
+        servers.pgbouncer(postgres_url, "pool_mode = session") as url,
+        ChatHistory(PostgresBackend(url, schema=schema, prepare=True)) as history,
+    ):
+        assert prepared(history) > 0
+        assert history.get_message_count("c") == 5
+
+
+# ---- partitions
+
+
+def contents(history: ChatHistory) -> list[Any]:
+    return [
+        (history.get_chat(chat), history.list_branches(chat), check_chat(history, chat))
+        for chat in history.get_all_chat_ids()
+    ]
+
+
+def indexes(connection: psycopg.Connection[Any]) -> list[Any]:
+    """The name and definition of every index and constraint of the two tables."""
+    return connection.execute(
+        """
+SELECT c.relname, regexp_replace(pg_get_indexdef(c.oid), ' ON (ONLY )?\\S+', ''), pg_get_constraintdef(k.oid)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_constraint k ON k.conindid = c.oid
+WHERE i.indrelid IN ('chats'::regclass, 'messages'::regclass) ORDER BY 1
+"""
+    ).fetchall()
+
+
+def test_a_store_in_use_is_partitioned_with_all_that_it_holds(
+    postgres_url: str, schema: str, other: psycopg.Connection[Any]
+) -> None:
+    with ChatHistory(PostgresBackend(postgres_url, schema=schema)) as history:
+        for number in range(40):
+            history.add_messages(f"c{number}", [say("user", str(part)) for part in range(number % 7 + 1)])
+            history.save_messages(f"c{number}", [say("user", "0"), say("assistant", "another branch")])
+            history.update_chat(f"c{number}", title=f"{number}", metadata={"n": number})
+        before, had = contents(history), indexes(other)
+        other.execute(PARTITION)
+        assert contents(history) == before
+        assert indexes(other) == had
+        for table in TABLES:
+            rows = other.execute(f"SELECT tableoid::regclass::text, count(*) FROM {table} GROUP BY 1").fetchall()
+            assert len(rows) > 4, "chats are spread over the partitions"
+        other.execute(FORGET)
+        history.add_message("c0", say("user", "after"))
+        assert history.get_chat_history("c0")[-1]["content"] == "after"
+        assert contents(history)[1:] == before[1:]
+    with ChatHistory(PostgresBackend(postgres_url, schema=schema)) as history:
+        assert contents(history)[1:] == before[1:]
+
+
+def test_every_table_with_chats_in_it_is_partitioned(partitioned: Store) -> None:
+    with psycopg.connect(partitioned.place) as connection:
+        rows = connection.execute(
+            "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') "
+            "AND NOT relispartition AND relname !~ '_whole$'",
+            [partitioned.schema],
+        ).fetchall()
+    assert dict(rows) == {"schema_migrations": "r"} | dict.fromkeys(TABLES, "p") | dict.fromkeys(PER_OWNER, "r")
+
+
+# What one can do with one chat, by the name of the method.
+ON_ONE_CHAT: dict[str, Callable[[ChatHistory, str], object]] = {
+    "create_chat": lambda history, chat: history.create_chat(chat, title="T"),
+    "add_message": lambda history, chat: history.add_message(chat, say("user", "a")),
+    "add_messages": lambda history, chat: (
+        history.add_messages(chat, [say("user", "b"), say("assistant", "c")]),
+        history.add_messages(chat, [say("user", "d")] * 200),
+        history.add_messages(chat, [say("user", "e")] * 2, message_ids=["1", "2"]),
+        history.add_message(chat, say("user", "f"), expected_version=history.get_chat(chat).version),
+    ),
+    "save_messages": lambda history, chat: history.save_messages(
+        chat, [*history.get_chat_history(chat), say("user", "g")]
+    ),
+    "set_messages": lambda history, chat: history.set_messages(
+        chat, [say("user", letter) for letter in "abcdefghijkl"]
+    ),
+    "replace_message": lambda history, chat: history.replace_message(chat, newest(history, chat), say("user", "m")),
+    "list_branches": lambda history, chat: history.list_branches(chat),
+    "switch_branch": lambda history, chat: history.switch_branch(chat, history.list_branches(chat)[-1].message_id),
+    "delete_branch": lambda history, chat: (
+        history.set_messages(chat, [say("user", "n")] * 9),
+        history.delete_branch(chat, superseded(history, chat)),
+    ),
+    "delete_superseded": lambda history, chat: history.delete_superseded(chat),
+    "fork_chat": lambda history, chat: None,  # is about two
+    "archive_oldest_messages": lambda history, chat: history.archive_oldest_messages(chat, 1),
+    "delete_message": lambda history, chat: history.delete_message(chat, newest(history, chat)),
+    "delete_messages": lambda history, chat: history.delete_messages(chat, [newest(history, chat)]),
+    "delete_last_message": lambda history, chat: history.delete_last_message(chat),
+    "delete_oldest_messages": lambda history, chat: history.delete_oldest_messages(chat, 1),
+    "get_chat_history": lambda history, chat: (history.get_chat_history(chat), history.get_chat_history(chat, last=2)),
+    "get_message_history": lambda history, chat: history.get_message_history(chat, format="openai", last=2),
+    "get_readable_chat_history": lambda history, chat: history.get_readable_chat_history(chat),
+    "get_messages": lambda history, chat: history.get_messages(
+        chat, limit=1, before=history.get_messages(chat, limit=2).before, status=None
+    ),
+    "iter_messages": lambda history, chat: list(history.iter_messages(chat)),
+    "get_message": lambda history, chat: history.get_message(chat, newest(history, chat)),
+    "get_message_count": lambda history, chat: history.get_message_count(chat, status="archived"),
+    "update_chat": lambda history, chat: history.update_chat(chat, title="U", metadata={"a": 1}, shared=True),
+    "get_chat": lambda history, chat: history.get_chat(chat),
+    "chat_exists": lambda history, chat: history.chat_exists(chat),
+    "delete_chat_history": lambda history, chat: history.delete_chat_history(
+        chat, expected_version=history.get_chat(chat).version
+    ),
+}
+
+
+def newest(history: ChatHistory, chat: str) -> str:
+    return history.get_messages(chat, limit=1)[-1].message_id
+
+
+def superseded(history: ChatHistory, chat: str) -> str:
+    return next(iter(history.iter_messages(chat, status="superseded"))).message_id
+
+
+def test_every_operation_on_one_chat_is_looked_at() -> None:
+    methods = {name: getattr(ChatHistory, name) for name in dir(ChatHistory) if not name.startswith("_")}
+    takes_chat = {name for name, method in methods.items() if callable(method) and "chat_id" in signature(method).parameters}
+    assert takes_chat == ON_ONE_CHAT.keys()
+
+
+@pytest.fixture
+def session(partitioned: Store) -> Iterator[psycopg.Connection[Any]]:
+    """A session of the partitioned store in which everything that can be done with one chat was done and prepared."""
+    history = ChatHistory(PostgresBackend(partitioned.place, schema=partitioned.schema, max_connections=2))
+    connections = history._backend()._connections  # type: ignore[attr-defined]
+    with history:
+        for number in range(3):
+            for operation in ON_ONE_CHAT.values():
+                operation(history, f"c{number}")
+            history.add_message(f"c{number}", say("user", "a"))
+            history.delete_chat_history(f"c{number}")
+        for number in range(100):
+            history.add_messages(f"more {number}", [say("user", "a")] * 5)
+        partitioned.execute("ANALYZE chats; ANALYZE messages")
+        connection = connections._take()
+        yield connection
+        connections._give_back(connection)
+
+
+PREPARED = "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements"
+
+
+def named(plan: Any) -> Iterator[str]:
+    """Every table that a plan reads or changes, as often as it does."""
+    if isinstance(plan, dict):
+        if "Relation Name" in plan:
+            yield plan["Relation Name"]
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for part in plan:
+            yield from named(part)
+
+
+@pytest.mark.parametrize("kind", ["generic", "custom"])
+def test_every_statement_about_one_chat_touches_one_partition(session: psycopg.Connection[Any], kind: str) -> None:
+    """Planned for the key that is given, and planned once for all keys."""
+    session.execute(f"SET plan_cache_mode = force_{kind}_plan", prepare=False)
+    statements = session.execute(PREPARED, prepare=False).fetchall()
+    about = [each for each in statements if re.search("chats|messages", each[1]) and "schema_migrations" not in each[1]]
+    assert len(about) > 15
+    for name, statement, types in about:
+        # The key is the only one that matters for where to look.
+        key = uuid4()
+        values = {"uuid": sql.Literal(str(key)), "uuid[]": sql.Literal([str(key)])}
+        arguments = sql.SQL(", ").join([values.get(each, sql.SQL("NULL")) for each in types])
+        explain = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE {}({})").format(sql.Identifier(name), arguments)
+        ((plan,),) = session.execute(explain, prepare=False).fetchall()
+        touched = {re.sub(r"_\d$", "", table): set() for table in named(plan)}
+        for table in named(plan):
+            touched[re.sub(r"_\d$", "", table)].add(table)
+        assert touched, statement
+        assert all(len(partitions) == 1 for partitions in touched.values()), (statement, touched)
