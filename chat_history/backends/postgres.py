@@ -133,7 +133,9 @@ CHAT_IDS = "SELECT chat_id FROM {schema}chats WHERE owner_key = %s ORDER BY crea
 DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
 DELETE_CHAT_OF_VERSION = "DELETE FROM {schema}chats WHERE chat_key = $1 AND version = $2 RETURNING chat_key"
 DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = $1 RETURNING chat_key"
-DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
+DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = $1"
+# An array would be looked for in every partition, so one chat has a statement of its own.
+DELETE_MESSAGES_OF_CHATS = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
 
 LARGEST = 2**63 - 1
 MOST = 2**61
@@ -390,10 +392,11 @@ class PostgresBackend(Backend):
                     ask(connection, RELAX)
                 rows = ask(connection, self._sql(statement), parameters)
                 deleted = [(rows.get_value(row, 0) or b"").decode() for row in range(rows.ntuples)]
-                if deleted:
-                    messages = (
-                        ask(connection, self._sql(DELETE_MESSAGES), [f"{{{','.join(deleted)}}}"]).command_tuples or 0
-                    )
+                if len(deleted) == 1:
+                    messages = ask(connection, self._sql(DELETE_MESSAGES), deleted).command_tuples or 0
+                elif deleted:
+                    keys = f"{{{','.join(deleted)}}}"
+                    messages = ask(connection, self._sql(DELETE_MESSAGES_OF_CHATS), [keys]).command_tuples or 0
             return Cleared(len(deleted), messages)
 
         return self._connections.run(work)
