@@ -1,4 +1,4 @@
-"""Servers beside Postgres that tests need, PgBouncer and Redis, each on a socket in a temporary folder."""
+"""Servers beside Postgres that tests need, PgBouncer and Redis, each in a temporary folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,10 @@ def pgbouncer(database: str, *settings: str) -> Iterator[str]:
         file = folder / "pgbouncer.ini"
         file.write_text(PGBOUNCER.format(server=make_conninfo("", **parts), folder=folder) + "\n".join(settings))
         # It refuses to be root, and must reach the server's socket.
-        socket = Path(parts.get("host", ""))
-        user = socket.owner() if socket.is_absolute() else "nobody"
+        host = Path(parts.get("host", ""))
+        user = host.owner() if host.is_absolute() else "nobody"
         whose = ["--user", user] if os.geteuid() == 0 else []
-        with _running(["pgbouncer", *whose, str(file)], folder / ".s.PGSQL.6432", folder / "log"):
+        with _running(["pgbouncer", *whose, str(file)], str(folder / ".s.PGSQL.6432"), folder / "log"):
             yield f"postgresql://{parts.get('user', '')}@/{name}?host={folder}&port=6432"
 
 
@@ -52,11 +52,21 @@ def pgbouncer(database: str, *settings: str) -> Iterator[str]:
 def redis() -> Iterator[str]:
     """The URL of a Redis whose writes are on the disk when they are answered."""
     with _folder("redis-server") as folder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = free.getsockname()
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
-        place = ["--port", "0", "--unixsocket", str(folder / "socket"), "--dir", str(folder)]
-        command = ["redis-server", *durable, *place, "--logfile", str(folder / "log")]
-        with _running(command, folder / "socket", folder / "log"):
-            yield f"unix://{folder}/socket"
+        place = [
+            "--bind",
+            address[0],
+            "--port",
+            str(address[1]),
+            "--dir",
+            str(folder),
+            "--logfile",
+            str(folder / "log"),
+        ]
+        with _running(["redis-server", *durable, *place], address, folder / "log"):
+            yield f"redis://{address[0]}:{address[1]}/0"
 
 
 @contextmanager
@@ -70,11 +80,11 @@ def _folder(program: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], place: Path, log: Path) -> Iterator[None]:
+def _running(command: list[str], address: str | tuple[str, int], log: Path) -> Iterator[None]:
     """Run a server while the block lasts, which begins when it answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not _answers(place):
+        while not _answers(address):
             if process.poll() is not None:
                 pytest.fail(f"{command[0]} did not start: {log.read_text() if log.exists() else 'and left no log'}")
         yield
@@ -83,8 +93,6 @@ def _running(command: list[str], place: Path, log: Path) -> Iterator[None]:
         process.wait()
 
 
-def _answers(place: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
-        client.connect(str(place))
-        return True
-    return False
+def _answers(address: str | tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as client:
+        return client.connect_ex(address) == 0

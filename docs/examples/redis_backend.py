@@ -176,7 +176,7 @@ class RedisBackend(Backend):
 
     def clear(self, owner: OwnerKey) -> Cleared:
         def work(pipe: Pipeline) -> Cleared:
-            keys = self._chats_of(pipe, owner)
+            keys = [UUID(place[-32:]) for place in pipe.zrange(self._key("owner", owner.key), 0, -1)]
             messages = sum(pipe.hlen(self._key("ids", key)) for key in keys)
             pipe.multi()
             pipe.delete(self._key("owner", owner.key), *(name for key in keys for name in self._keys_of(key)))
@@ -323,7 +323,7 @@ class RedisBackend(Backend):
             yield
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise StoreUnavailableError(
-                f"{self.location} cannot be reached, and a write that was under way may or may not have happened: {error}"
+                f"{self.location} cannot be reached, and a write that was under way may have happened: {error}"
             ) from error
         except redis.RedisError as error:
             raise StorageError(f"{self.location}: Redis refused: {error}") from error
@@ -393,5 +393,6 @@ def _place(updated_at: str, chat: UUID) -> str:
 
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    options = [(name, value) for name, value in parse_qsl(parts.query) if name not in ("password", "username")]
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(options)).geturl()
+    options = [option for option in parse_qsl(parts.query) if option[0] not in ("username", "password")]
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{place}?{urlencode(options)}" if options else place
