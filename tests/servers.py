@@ -55,17 +55,9 @@ def redis() -> Iterator[str]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = free.getsockname()
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
-        place = [
-            "--bind",
-            address[0],
-            "--port",
-            str(address[1]),
-            "--dir",
-            str(folder),
-            "--logfile",
-            str(folder / "log"),
-        ]
-        with _running(["redis-server", *durable, *place], address, folder / "log"):
+        place = ["--bind", address[0], "--port", str(address[1]), "--dir", str(folder)]
+        command = ["redis-server", *durable, *place, "--logfile", str(folder / "log")]
+        with _running(command, address, folder / "log"):
             yield f"redis://{address[0]}:{address[1]}/0"
 
 

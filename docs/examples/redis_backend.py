@@ -203,7 +203,7 @@ class RedisBackend(Backend):
             ]
             return Outline(record["version"], record["head"], rows)
 
-        return self._at_once(work, self._key("chat", chat.key))
+        return self._transaction(work, self._key("chat", chat.key))
 
     def read(
         self,
@@ -229,7 +229,7 @@ class RedisBackend(Backend):
                 found = records + found if newest else found + records
             return found if limit is None else found[-limit:] if newest else found[:limit]
 
-        return self._at_once(work, self._key("chat", chat.key))
+        return self._transaction(work, self._key("chat", chat.key))
 
     def read_payloads(self, chat: ChatKey, **where: Any) -> Sequence[PayloadRow]:
         return [PayloadRow(each.position, each.role, each.format, each.payload) for each in self.read(chat, **where)]
@@ -240,7 +240,7 @@ class RedisBackend(Backend):
             positions = sorted({int(at) for at in found if at is not None})
             return [_record(at, row) for at, row in self._messages(pipe, chat, positions)]
 
-        return self._at_once(work, self._key("chat", chat.key))
+        return self._transaction(work, self._key("chat", chat.key))
 
     def list_chats(
         self,
@@ -259,7 +259,7 @@ class RedisBackend(Backend):
                 places = pipe.zrevrangebylex(self._key("owner", owner.key), most, "-", start=0, num=limit)
             return [_chat_record(record) for record in self._records(pipe, places)]
 
-        return self._at_once(work, self._key("owner", owner.key))
+        return self._transaction(work, self._key("owner", owner.key))
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         def work(pipe: Pipeline) -> list[str]:
@@ -270,7 +270,7 @@ class RedisBackend(Backend):
             ]
             return [chat_id for _, _, chat_id in sorted(made)]
 
-        return self._at_once(work, self._key("owner", owner.key))
+        return self._transaction(work, self._key("owner", owner.key))
 
     def owners(self) -> list[OwnerKey]:
         with self._translated():
@@ -299,20 +299,12 @@ class RedisBackend(Backend):
         return [(at, json.loads(row)) for at, row in zip(positions, found, strict=True) if row]
 
     def _transaction(self, work: Callable[[Pipeline], T], *watched: str) -> T:
-        """Do work, which reads, calls `multi()` and writes; all of it anew if what it watches changed meanwhile."""
+        """Do work, which reads and then, after `multi()`, writes. All of it anew if what it watches changed meanwhile.
+
+        Work that only reads sees everything as it was at one moment.
+        """
         with self._translated():
             return self._redis.transaction(work, *watched, value_from_callable=True)
-
-    def _at_once(self, work: Callable[[Pipeline], T], watched: str) -> T:
-        """Do work that only reads: what it saw was all there at one moment."""
-
-        def looking(pipe: Pipeline) -> T:
-            seen = work(pipe)
-            pipe.multi()
-            pipe.exists(watched)  # without a command nobody would look whether it changed
-            return seen
-
-        return self._transaction(looking, watched)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
