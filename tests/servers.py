@@ -40,16 +40,15 @@ logfile = {folder}/log
 @contextmanager
 def pgbouncer(database: str, *settings: str) -> Iterator[str]:
     """The URL of the same database behind a PgBouncer, in transaction mode unless the settings say otherwise."""
-    with _folder("pgbouncer") as folder:
+    program = _installed("pgbouncer")
+    with _folder() as folder:
         parts = conninfo_to_dict(database)
         name = parts.pop("dbname")
         file = folder / "pgbouncer.ini"
         file.write_text(PGBOUNCER.format(server=make_conninfo("", **parts), folder=folder) + "\n".join(settings))
         # It refuses to be root, and must reach the server's socket.
-        host = Path(parts.get("host", ""))
-        user = host.owner() if host.is_absolute() else "nobody"
-        whose = ["--user", user] if os.geteuid() == 0 else []
-        with _running(["pgbouncer", *whose, str(file)], str(folder / ".s.PGSQL.6432"), folder / "log"):
+        user = _owner(Path(parts.get("host", "")))
+        with _running([program, file], str(folder / ".s.PGSQL.6432"), folder / "log", user):
             yield f"postgresql://{parts.get('user', '')}@/{name}?host={folder}&port=6432"
 
 
@@ -59,18 +58,14 @@ def replica(server: PostgresServer) -> Iterator[str]:
     import psutil
 
     programs = Path(psutil.Process(server.get_pid()).exe()).parent
-    # It refuses to be root, so it is whom the other is.
-    user = server.pgdata.owner() if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="chat-history-") as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        copy = ["--pgdata", str(folder / "data"), "--write-recovery-conf", "--checkpoint", "fast"]
-        subprocess.run(
-            [programs / "pg_basebackup", "--dbname", server.get_uri(), *copy], check=True, user=user, cwd=name
-        )
-        place = ["-D", str(folder / "data"), "-k", name, "-c", "listen_addresses="]
-        with _running([str(programs / "postgres"), *place], str(folder / ".s.PGSQL.5432"), folder / "log", user):
-            while subprocess.run([programs / "pg_isready", "--quiet", "--host", name]).returncode:
+    user = _owner(server.pgdata)
+    with _folder() as folder:
+        data = folder / "data"
+        copy = [programs / "pg_basebackup", "--dbname", server.get_uri(), "--pgdata", data, "--write-recovery-conf"]
+        subprocess.run([*copy, "--checkpoint", "fast"], check=True, user=user, cwd=folder)
+        command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="]
+        with _running(command, str(folder / ".s.PGSQL.5432"), folder / "log", user):
+            while subprocess.run([programs / "pg_isready", "--quiet", "--host", folder]).returncode:
                 pass
             yield urlsplit(server.get_uri())._replace(query=f"host={folder}").geturl()
 
@@ -78,20 +73,32 @@ def replica(server: PostgresServer) -> Iterator[str]:
 @contextmanager
 def redis() -> Iterator[str]:
     """The URL of a Redis whose writes are on the disk when they are answered."""
-    with _folder("redis-server") as folder:
+    program = _installed("redis-server")
+    with _folder() as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
-            address = free.getsockname()
+            host, port = free.getsockname()
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
-        place = ["--bind", address[0], "--port", str(address[1]), "--dir", str(folder)]
-        command = ["redis-server", *durable, *place, "--logfile", str(folder / "log")]
-        with _running(command, address, folder / "log"):
-            yield f"redis://{address[0]}:{address[1]}/0"
+        place = ["--bind", host, "--port", str(port), "--dir", folder, "--logfile", folder / "log"]
+        with _running([program, *durable, *place], (host, port), folder / "log"):
+            yield f"redis://{host}:{port}/0"
+
+
+def _installed(program: str) -> str:
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if path is None:
+        pytest.skip(f"{program} is not installed, so nothing was seen of what runs with it")
+    return path
+
+
+def _owner(path: Path) -> str | None:
+    """Whom a server is to be that reaches this, if we are root, which servers refuse to be."""
+    if os.geteuid():
+        return None
+    return path.owner() if path.is_absolute() else "nobody"
 
 
 @contextmanager
-def _folder(program: str) -> Iterator[Path]:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed, so nothing is known of what runs on it")
+def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="chat-history-") as folder:
         # Whichever user the server runs as.
         Path(folder).chmod(0o777)
@@ -99,7 +106,9 @@ def _folder(program: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], address: str | tuple[str, int], log: Path, user: str | None = None) -> Iterator[None]:
+def _running(
+    command: list[str | Path], address: str | tuple[str, int], log: Path, user: str | None = None
+) -> Iterator[None]:
     """Run a server while the block lasts, which begins when it answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user)
     try:
