@@ -26,6 +26,7 @@ from .errors import (
 )
 from .history import ChatHistory
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage
+from .search import SearchHit
 
 __all__ = [
     "AsyncChatHistory",
@@ -54,6 +55,7 @@ __all__ = [
     "PostgresChatHistory",
     "ReadOnlyError",
     "SQLChatHistory",
+    "SearchHit",
     "StorageError",
     "StoreBusyError",
     "StoreUnavailableError",

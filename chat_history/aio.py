@@ -131,6 +131,7 @@ class AsyncChatHistory:
     get_messages = _awaited(ChatHistory.get_messages)
     get_message = _awaited(ChatHistory.get_message)
     get_message_count = _awaited(ChatHistory.get_message_count)
+    search = _awaited(ChatHistory.search)
     list_branches = _awaited(ChatHistory.list_branches)
     switch_branch = _awaited(ChatHistory.switch_branch)
     fork_chat = _awaited(ChatHistory.fork_chat)

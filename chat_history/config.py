@@ -19,6 +19,7 @@ from .settings import (
     ACCEPTED,
     CONNECTION,
     KEYS,
+    LIMITS,
     Settings,
     checked,
     expanded,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["JSONChatHistory", "PostgresChatHistory", "SQLChatHistory", "open_history", "reopen_history"]
 
 Durability: TypeAlias = Literal["full", "relaxed"]
+Overflow: TypeAlias = Literal["archive", "delete"]
 Path: TypeAlias = str | os.PathLike[str]
 
 OWNER = ("user_id", "tenant_id")
@@ -52,23 +54,27 @@ def open_history(
     durability: Durability | None = None,
     timeout: float | None = None,
     migrations: str | None = None,
+    max_messages: int | None = None,
+    overflow: Overflow | None = None,
 ) -> ChatHistory:
     """A history over the store that `config` names: a URL, a path, a dict, or a backend.
 
     Without it: `$CHAT_HISTORY_URL`, else the file that `$CHAT_HISTORY_CONFIG` names, else `chat_history.toml` in the
     working directory, else SQLite in the user's data directory. A keyword wins over the same key anywhere else.
     `ConfigError` says what cannot be used and what is accepted, before anything is opened or created.
+
+    max_messages, overflow: see `ChatHistory`.
     """
     arguments = given(user_id=user_id, tenant_id=tenant_id, durability=durability, timeout=timeout)
-    arguments |= given(migrations=migrations)
+    arguments |= given(migrations=migrations, max_messages=max_messages, overflow=overflow)
     if isinstance(config, Backend):
         if refused := sorted(arguments.keys() & {"durability", "timeout", "migrations"}):
             raise ConfigError(f"{' and '.join(refused)}: say this where the backend is made, it is open already")
-        return ChatHistory(config, **arguments)
+        return ChatHistory(config, **_of_history(arguments))
     source, settings, directory = find(config)
     with named(source):
-        backend, owner = _open(expanded(settings) | arguments, directory=directory)
-        return ChatHistory(backend, **owner)
+        backend, options = _open(expanded(settings) | arguments, directory=directory)
+        return ChatHistory(backend, **options)
 
 
 def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
@@ -95,11 +101,13 @@ class JSONChatHistory(ChatHistory):
         timeout: float | None = None,
         user_id: str | None = None,
         tenant_id: str | None = None,
+        max_messages: int | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         arguments = given(storage_path=storage_path, durability=durability, timeout=timeout)
-        arguments |= given(user_id=user_id, tenant_id=tenant_id)
-        backend, owner = _open(merged("json", config, arguments))
-        super().__init__(backend, **owner)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id, max_messages=max_messages, overflow=overflow)
+        backend, options = _open(merged("json", config, arguments))
+        super().__init__(backend, **options)
 
 
 class SQLChatHistory(ChatHistory):
@@ -118,11 +126,13 @@ class SQLChatHistory(ChatHistory):
         migrations: str | None = None,
         user_id: str | None = None,
         tenant_id: str | None = None,
+        max_messages: int | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         arguments = given(db_path=db_path, durability=durability, timeout=timeout, migrations=migrations)
-        arguments |= given(user_id=user_id, tenant_id=tenant_id)
-        backend, owner = _open(merged("sqlite", config, arguments))
-        super().__init__(backend, **owner)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id, max_messages=max_messages, overflow=overflow)
+        backend, options = _open(merged("sqlite", config, arguments))
+        super().__init__(backend, **options)
 
 
 class PostgresChatHistory(ChatHistory):
@@ -154,13 +164,15 @@ class PostgresChatHistory(ChatHistory):
         migrations: str | None = None,
         user_id: str | None = None,
         tenant_id: str | None = None,
+        max_messages: int | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         arguments = given(url=url, host=host, port=port, database=database, user=user, password=password, pool=pool)
         arguments |= given(schema=schema, min_connections=min_connections, max_connections=max_connections)
         arguments |= given(timeout=timeout, durability=durability, prepare=prepare, migrations=migrations)
-        arguments |= given(user_id=user_id, tenant_id=tenant_id)
-        backend, owner = _open(merged("postgres", config, arguments))
-        super().__init__(backend, **owner)
+        arguments |= given(user_id=user_id, tenant_id=tenant_id, max_messages=max_messages, overflow=overflow)
+        backend, options = _open(merged("postgres", config, arguments))
+        super().__init__(backend, **options)
 
 
 def _with_password(settings: Mapping[str, Any]) -> Settings:
@@ -189,32 +201,42 @@ def _place(settings: Settings) -> dict[str, str]:
     return {key: str(parts[key]) for key in ("host", "port", "user", "dbname", "password") if parts.get(key)}
 
 
-def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, dict[str, str]]:
-    """The backend that these settings choose, open, and the owner; everything is checked before it is opened."""
+def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, Settings]:
+    """The backend that these settings choose, open, and what they say of the history.
+
+    Everything is checked before it is opened.
+    """
     settings = given(**settings)
     if ("class" in settings) == ("backend" in settings):
         raise ConfigError(f"a configuration says either backend, url or class; {ACCEPTED}")
-    owner = {key: checked_id(settings.pop(key), key, may_be_empty=True) for key in OWNER if key in settings}
+    history = _of_history(settings)
     if "class" in settings:
-        return _plugin(_imported(settings.pop("class")), settings), owner
+        return _plugin(_imported(settings.pop("class")), settings), history
     name = settings.pop("backend")
     if name not in list(KEYS):
-        return _plugin(_registered(name), settings), owner
+        return _plugin(_registered(name), settings), history
     if name == "postgres":
         settings = with_environment(settings)
-    refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *KEYS[name]})
+    refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *LIMITS, *KEYS[name]})
     options = checked(settings, KEYS[name])
     if name == "json":
         if os.name != "posix":
             raise ConfigError("the JSON file needs the file locks of Linux, macOS or BSD; use sqlite on this system")
         from .backends.json_file import JSONBackend
 
-        return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), owner
+        return JSONBackend(_located(options.pop("storage_path", "chat_history.json"), directory), **options), history
     if name == "sqlite":
         from .backends.sqlite import SQLiteBackend
 
-        return SQLiteBackend(_located(options.pop("db_path", "chat_history.db"), directory), **options), owner
-    return _postgres(options), owner
+        return SQLiteBackend(_located(options.pop("db_path", "chat_history.db"), directory), **options), history
+    return _postgres(options), history
+
+
+def _of_history(settings: Settings) -> Settings:
+    """What the settings say of the history rather than the backend, taken out of them."""
+    owner = {key: checked_id(settings.pop(key), key, may_be_empty=True) for key in OWNER if key in settings}
+    limits = checked({key: settings.pop(key) for key in LIMITS if key in settings}, LIMITS)
+    return owner | limits
 
 
 def _located(path: str, directory: str) -> str:
@@ -285,7 +307,7 @@ def _plugin(backend: object, settings: Settings) -> Backend:
     parameters = signature(backend).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         accepted = {parameter.name for parameter in parameters}
-        refuse_unknown(f"key for {backend.__name__}", settings, accepted.union(OWNER))
+        refuse_unknown(f"key for {backend.__name__}", settings, accepted.union(OWNER, LIMITS))
     try:
         signature(backend).bind(**settings)
     except TypeError as error:

@@ -318,7 +318,6 @@ def replayable(sources: Sequence[Source], target: str) -> list[tuple[int, Messag
             blocks[-1][0].append(each)
     replay: list[tuple[int, Message]] = []
     for number, (answers, others) in enumerate(blocks):
-        replay += answers
         following = blocks[number + 1][0][0][0] if number + 1 < len(blocks) else None
         replay += _repaired(answers, others, following, native)
     return replay
@@ -371,28 +370,42 @@ def _join(run: list[Message]) -> None:
 def _repaired(
     answers: list[tuple[int, Message]], others: list[tuple[int, Message]], following: int | None, native: set[int]
 ) -> list[tuple[int, Message]]:
-    """What follows one answer of the assistant: the results of its tool calls first, each of them once."""
-    waiting = [(index, message, call) for index, message in answers for call in message.get("tool_calls", ())]
+    """Answers of the assistant and what follows them: the results of their tool calls first, each of them once."""
+    waiting = [
+        (place, index, message, call)
+        for place, (index, message) in enumerate(answers)
+        for call in message.get("tool_calls", ())
+    ]
+    between: dict[int, list[tuple[int, Message]]] = {}
     results: list[tuple[int, Message]] = []
     rest: list[tuple[int, Message]] = []
     for index, message in others:
         call_id = message.get("tool_call_id") if message["role"] == "tool" else None
-        answered = next((place for place, call in enumerate(waiting) if call[2]["id"] == call_id), None)
+        answered = next((place for place, call in enumerate(waiting) if call[3]["id"] == call_id), None)
         if answered is None:
             if message["role"] == "tool":
                 message["orphan"] = True
             rest.append((index, message))
             continue
-        del waiting[answered]
+        place, called, *_ = waiting.pop(answered)
+        if place < len(answers) - 1 and not {called, index} & native:  # another answer stands between the two
+            between.setdefault(place, []).append((called, message))
+            continue
         if rest and index not in native:  # it moves to the front, and with it to another source
             index = next((place for place in (answers[-1][0], rest[0][0]) if place not in native), index)
         results.append((index, message))
-    if waiting and (following is not None or not all(message.get("orphan") for _, message in rest)):
-        then = rest[0][0] if rest else following
-        for index, message, call in waiting:
-            place = then if index in native and then is not None and then not in native else index
-            results.append((place, _interrupted(message, call)))
-    return results + rest
+    goes_on = following is not None or not all(message.get("orphan") for _, message in rest)
+    then = rest[0][0] if rest else following
+    for place, index, message, call in waiting:
+        if place < len(answers) - 1 and index not in native:
+            between.setdefault(place, []).append((index, _interrupted(message, call)))
+        elif goes_on:
+            target = then if index in native and then is not None and then not in native else index
+            results.append((target, _interrupted(message, call)))
+    repaired = []
+    for place, answer in enumerate(answers):
+        repaired += [answer, *between.get(place, ())]
+    return repaired + results + rest
 
 
 def _interrupted(message: Message, call: dict[str, Any]) -> Message:

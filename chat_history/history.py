@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .arguments import (
     checked_count,
@@ -36,6 +36,7 @@ from .backends.base import (
     chat_key,
     owner_key,
 )
+from .backends.contents import bare, whole
 from .cursors import chat_cursor, chat_place, message_cursor, message_place
 from .errors import (
     ChatExistsError,
@@ -46,9 +47,11 @@ from .errors import (
     VersionConflictError,
 )
 from .formats import MessageFormat, get_format, usual_formats
+from .limits import Limit
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
 from .records import Stored, chat_of, stored_draft, stored_message
+from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
 from .tokens import CountTokens, tokens_of, usual_count
 from .tree import alone, branches
@@ -73,9 +76,9 @@ KEYS = 4096
 class _Store:
     """What the views of one store share."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.writer = None if isinstance(backend, SharedChats) else Writer(backend)
+    def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
+        self.backend = whole(backend)
+        self.writer = None if isinstance(backend, SharedChats) else Writer(self.backend, limit)
         self.closed = False
 
 
@@ -85,13 +88,28 @@ class ChatHistory:
     Usable straight after construction, from any thread; other processes may use the same store. Every call either does
     all it says, durably, or raises a `ChatHistoryError` and did nothing. After `shutdown()` each raises
     `HistoryClosedError`.
+
+    max_messages: the most messages of a chat that stay active. When it has more after a write, the oldest whole turns
+    go: with overflow "archive" they stay in the chat out of the window, with "delete" they are gone, all but the system
+    prompt that leads the chat. The newest turn stays, however long. Holds for the views of all owners.
     """
 
-    def __init__(self, backend: Backend, *, tenant_id: str = "", user_id: str = "") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        tenant_id: str = "",
+        user_id: str = "",
+        max_messages: int | None = None,
+        overflow: Literal["archive", "delete"] = "archive",
+    ) -> None:
         # Now rather than with the first message: the child of a process that forks while another of its threads imports
         # would wait for that import for ever.
         usual_formats()
-        self._bind(_Store(backend), tenant_id, user_id, is_view=False)
+        limit = None if max_messages is None else Limit(checked_count(max_messages, "max_messages"), overflow)
+        if overflow not in ("archive", "delete"):
+            raise InvalidArgumentError(f'overflow is "archive" or "delete", not {overflow!r}')
+        self._bind(_Store(backend, limit), tenant_id, user_id, is_view=False)
 
     def _bind(self, store: _Store, tenant_id: str, user_id: str, *, is_view: bool) -> None:
         self._store = store
@@ -128,6 +146,8 @@ class ChatHistory:
         """
         owner = {"user_id": self.user_id, "tenant_id": self.tenant_id}
         settings = self._store.backend.settings | {key: value for key, value in owner.items() if value}
+        limit = self._store.writer and self._store.writer.limit
+        settings |= limit._asdict() if limit else {}
         return {key: value for key, value in settings.items() if value is not None}
 
     def for_user(self, user_id: str, *, tenant_id: str | None = None) -> ChatHistory:
@@ -212,6 +232,8 @@ class ChatHistory:
         else:
             checked_version(expected_version)
             written = writer.append(key, (draft,), expected_version)
+        if writer.limit:
+            writer.keep_within_limit(key)
         return stored_draft(key.chat_id, draft, written.position, written.parent)
 
     def add_messages(
@@ -240,8 +262,11 @@ class ChatHistory:
                 next(writer.versions(key, expected_version))
             return []
         if message_ids is None:
-            return Stored(chat_id, drafts, writer.append(key, drafts, expected_version))
+            appended = writer.append(key, drafts, expected_version)
+            writer.keep_within_limit(key)
+            return Stored(chat_id, drafts, appended)
         new, written, found = writer.append_once(key, drafts, expected_version)
+        writer.keep_within_limit(key)
         stored = [stored_message(chat_id, record) for record in found]
         if written:
             stored += Stored(chat_id, new, written)
@@ -299,6 +324,7 @@ class ChatHistory:
         drafts, written = writer.save(
             key, given, expected_version, _named(format), whole=whole, keep_archived=keep_archived
         )
+        writer.keep_within_limit(key)
         return Stored(chat_id, drafts, written) if written else []
 
     # ---- changing single messages
@@ -330,8 +356,9 @@ class ChatHistory:
         The text is gone from the disk when the call returns; in Postgres, when the server has vacuumed.
         """
         checked_message_id(message_id)
-        deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
-        return bool(deleted)
+        return bool(
+            self._writer().remove(self._key(chat_id), lambda rows: [row for row in rows if row[1] == message_id])
+        )
 
     def delete_messages(self, chat_id: str, message_ids: Sequence[str]) -> list[StoredMessage]:
         """Remove these messages at once and return them as they were; what is not there is left out.
@@ -509,10 +536,10 @@ class ChatHistory:
         records = (records[1:] if newest else records[:-1]) if more else records
         first = records[0].position if records else (high if high is not None else (low or -1) + 1)
         end = records[-1].position if records else (low if low is not None else first - 1)
-        earlier = more if newest else bool(backend.read_payloads(key, before=first, limit=1, status=wanted))
+        earlier = more if newest else bool(bare(backend).read_payloads(key, before=first, limit=1, status=wanted))
         later = more and not newest
         if not later and high is not None:
-            later = bool(backend.read_payloads(key, after=end, limit=1, status=wanted))
+            later = bool(bare(backend).read_payloads(key, after=end, limit=1, status=wanted))
         return Page(
             tuple(stored_message(chat_id, record) for record in records),
             before=message_cursor(first) if earlier else None,
@@ -556,6 +583,22 @@ class ChatHistory:
         outline = self._backend().outline(key)
         return sum(wanted in (None, row[3]) for row in outline.rows) if outline else 0
 
+    def search(self, query: str, chat_id: str | None = None, *, limit: int = 20) -> list[SearchHit]:
+        """Where all the words of a query stand: in a title or a message of this owner's chats, or of one chat.
+
+        Titles first, by their chats' last activity, then active and archived messages, the newest first. Words are
+        found anywhere, also within others, whatever their case and accents; what stands in quotes is found as a whole;
+        nothing is an operator. A query without a word finds nothing. An index is brought up to date by the search
+        itself, so that adding messages costs nothing: the first search of a large store takes a while.
+        """
+        key = None if chat_id is None else self._key(chat_id)
+        wanted = sought(checked_text(query, "query"))
+        checked_count(limit, "limit")
+        backend = self._backend()
+        if wanted is None:
+            return []
+        return [hit_of(each, wanted) for each in backend.search(self._owner, wanted, chat=key, limit=limit)]
+
     # ---- branches
 
     def list_branches(self, chat_id: str) -> list[Branch]:
@@ -566,7 +609,7 @@ class ChatHistory:
         """
         key = self._key(chat_id)
         outline = self._backend().outline(key)
-        return branches(self._backend(), key, outline) if outline else []
+        return branches(bare(self._backend()), key, outline) if outline else []
 
     def switch_branch(
         self,
@@ -601,6 +644,7 @@ class ChatHistory:
                 raise _no_chat(key)
         except KeyError:
             raise _no_message(key, str(message_id)) from None
+        writer.keep_within_limit(key)
         return self.get_chat(chat_id)
 
     def fork_chat(
@@ -636,7 +680,7 @@ class ChatHistory:
         switch to another branch first. See `delete_message`.
         """
         checked_message_id(message_id)
-        return len(self._writer().delete(self._key(chat_id), lambda rows: alone(rows, message_id)))
+        return self._writer().remove(self._key(chat_id), lambda rows: alone(rows, message_id))
 
     def delete_superseded(self, chat_id: str) -> int:
         """Remove every message that is on no active branch; how many went. See `delete_message`."""
@@ -644,7 +688,7 @@ class ChatHistory:
         def superseded(rows: Sequence[OutlineRow]) -> list[OutlineRow]:
             return [row for row in rows if row[3] == MessageStatus.SUPERSEDED]
 
-        return len(self._writer().delete(self._key(chat_id), superseded))
+        return self._writer().remove(self._key(chat_id), superseded)
 
     # ---- chats
 

@@ -21,6 +21,7 @@ __all__ = [
     "ACCEPTED",
     "CONNECTION",
     "KEYS",
+    "LIMITS",
     "Settings",
     "checked",
     "expanded",
@@ -97,6 +98,11 @@ _COMMON: dict[str, _Kind] = {
     "durability": _choice('"full" or "relaxed"', {"full": "full", "relaxed": "relaxed"}),
     "timeout": ("a number of seconds, more than 0", _seconds),
 }
+LIMITS: dict[str, _Kind] = {
+    "max_messages": _whole(1, 10**9),
+    "overflow": _choice('"archive" or "delete"', {"archive": "archive", "delete": "delete"}),
+}
+"""What is said of the chats, whatever the backend."""
 CONNECTION: dict[str, _Kind] = {
     "url": _TEXT,
     "host": _TEXT,

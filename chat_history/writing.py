@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -25,10 +26,12 @@ from .backends.base import (
     Written,
     chat_key,
 )
+from .backends.contents import THRESHOLD, bare
 from .backends.drafts import Drafts
 from .branches import Branches
 from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
 from .formats import Dumped, MessageFormat, dump_as, recognise
+from .limits import Limit
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_again, draft_of
@@ -54,8 +57,11 @@ Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
 class Writer:
     """Writes to one store, and remembers what it wrote a moment ago. Shared by the views of all owners."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
         self.backend = backend
+        self.limit = limit
+        self.bare = bare(backend)
+        """For what needs no contents."""
         self.branches = Branches()
         self.snapshots = Snapshots()
 
@@ -88,6 +94,8 @@ class Writer:
 
     def append_one(self, key: ChatKey, draft: Draft) -> Written:
         """Add it at the end, whatever the version."""
+        if len(draft.payload) > THRESHOLD:
+            return self.append(key, (draft,), None)
         written = self.backend.append(key, draft)
         self.branches.drop(key.key)
         return written
@@ -191,7 +199,7 @@ class Writer:
         stays = [*branch.positions[: found.kept], *found.revived][-1:]
         if not stays:
             return None
-        records = self.backend.read(key, after=stays[0] - 1, before=stays[0] + 1, status=None)
+        records = self.bare.read(key, after=stays[0] - 1, before=stays[0] + 1, status=None)
         if not records:
             raise VersionConflictError(branch.version, self.version(key))
         return records[0].message_id
@@ -239,6 +247,22 @@ class Writer:
             self.snapshots.take(message, mark)
         return form, dumped, mark
 
+    def keep_within_limit(self, key: ChatKey) -> None:
+        """Let the oldest turns of a chat go that has grown too long. Where others are too busy, the next write does."""
+        limit = self.limit
+        record = self.backend.get_chat(key) if limit else None
+        if limit is None or record is None or record.message_count <= limit.max_messages:
+            return
+
+        def beyond(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
+            return limit.beyond(self.backend, key, rows)
+
+        with suppress(StoreBusyError):
+            if limit.overflow == "archive":
+                self.archive(key, beyond)
+            else:
+                self.delete(key, beyond)
+
     # ---- changing what is there
 
     def replace(
@@ -247,7 +271,7 @@ class Writer:
         """Put another content into a message: its record then, None if there is no such message."""
         draft = draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
         for version in self.versions(key):
-            found = self.backend.find(key, [message_id])
+            found = self.bare.find(key, [message_id])
             if not found:
                 return None
             if metadata is None:
@@ -265,7 +289,11 @@ class Writer:
 
     def delete(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Remove the chosen messages: their records as they were."""
-        return self._rearrange(key, choose, _deletion)
+        return self._rearrange(key, choose, _deletion, self.backend)
+
+    def remove(self, key: ChatKey, choose: Choose) -> int:
+        """As `delete`, for whoever wants to know only how many, and of damaged ones too."""
+        return len(self._rearrange(key, choose, _deletion, self.bare))
 
     def fork(self, key: ChatKey, target: ChatKey, message_id: str | None, metadata: str | UnsetType | None) -> bool:
         """Begin a chat with the messages up to this one (None: the head); False if there is no such chat.
@@ -354,10 +382,8 @@ class Writer:
 
     def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
         """Remove the messages of a status that were stored before then: how many."""
-        old = {record.message_id for record in self.backend.read(key, status=status) if record.created_at < before}
-        if not old:
-            return 0
-        return len(self.delete(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]))
+        old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
+        return self.remove(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]) if old else 0
 
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""
@@ -366,17 +392,21 @@ class Writer:
             statuses = [(row[0], MessageStatus.ARCHIVED) for row in rows]
             return Change(datetime.now(UTC), outline.version, statuses=statuses, active=-len(rows))
 
-        return self._rearrange(key, choose, archival)
+        return self._rearrange(key, choose, archival, self.backend)
 
     def _rearrange(
-        self, key: ChatKey, choose: Choose, change: Callable[[Outline, Sequence[OutlineRow]], Change]
+        self,
+        key: ChatKey,
+        choose: Choose,
+        change: Callable[[Outline, Sequence[OutlineRow]], Change],
+        backend: Backend,
     ) -> list[Record]:
         for _ in range(ATTEMPTS):
             outline = self.backend.outline(key)
             rows = choose(outline.rows) if outline else []
             if not outline or not rows:
                 return []
-            records = self.backend.find(key, [row[1] for row in rows])
+            records = backend.find(key, [row[1] for row in rows])
             if self.attempt(key, change(outline, rows)):
                 return records
         raise _busy(key)

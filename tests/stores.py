@@ -85,7 +85,8 @@ def partitioned_store(postgres_url: str) -> Store:
 @pytest.fixture
 def partitioned(partitioned_store: Store) -> Store:
     """The same, without a chat."""
-    partitioned_store.execute("DELETE FROM chats; DELETE FROM messages")
+    tables = "chats", "messages", "message_grams", "contents", "content_uses"
+    partitioned_store.execute("; ".join(f"DELETE FROM {table}" for table in tables))
     return partitioned_store
 
 

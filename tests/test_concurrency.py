@@ -13,12 +13,16 @@ from typing import Any
 from stores import ALL, DURABLE, SPAWN, Store, on
 
 from chat_history import ChatExistsError, ChatHistory, ChatHistoryWarning, StoredMessage, VersionConflictError
+from chat_history.backends.contents import hash_of
 from chat_history.testing import check_chat, say
 
 PROCESSES = 4
 THREADS = 8
 EACH = 50
 """What each writer writes."""
+
+SHOWING = say("user", f"data:image/png;base64,{'0123456789abcdef' * 2000}==")
+"""Too big to be kept in the message."""
 
 meeting: Any
 """Where the processes of one test wait for one another before they begin."""
@@ -147,6 +151,27 @@ def append_batches_and_finish(history: ChatHistory) -> None:
         append_batches(history, "0", 5)
     finally:
         history.create_chat("done")
+
+
+def come_and_go(history: ChatHistory, writer: str) -> None:
+    """Adds the image that others add too, to a chat of its own, sees that it is there, and deletes it again."""
+    for number in range(EACH):
+        history.add_messages(writer, [SHOWING] * (1 + number % 2))
+        assert history.get_chat_history(writer, last=1) == [SHOWING]
+        if number % 3 == 0:
+            history.delete_chat_history(writer)
+        elif number % 3 == 1:
+            history.replace_message(writer, history.get_messages(writer)[0].message_id, say("user", "x"))
+            history.delete_oldest_messages(writer, 9)
+        else:
+            history.delete_last_message(writer)
+
+
+def look(history: ChatHistory, writers: Sequence[str]) -> None:
+    """Reads what others add and delete meanwhile."""
+    for _ in range(3 * EACH):
+        for writer in writers:
+            assert all(each in (SHOWING, say("user", "x")) for each in history.get_chat_history(writer))
 
 
 # ---- what must be true then
@@ -300,3 +325,16 @@ def test_a_reader_sees_a_chat_before_a_save_or_after_it(store: Store) -> None:
     _, seen = in_processes(store, (toggle,), (watch,))
     for texts in seen:
         assert texts in ([], ["a"] * 10, ["b"] * 10)
+
+
+@on(*DURABLE)
+def test_an_image_that_one_process_deletes_and_another_adds_is_there_for_as_long_as_a_message_shows_it(
+    store: Store,
+) -> None:
+    writers = [str(writer) for writer in range(3)]
+    in_processes(store, *((come_and_go, writer) for writer in writers), (look, writers))
+    with store.open() as history:
+        for writer in writers:
+            history.delete_chat_history(writer)
+        known = hash_of("0123456789abcdef" * 2000)
+        assert history._backend().contents(history._key("0"), [known]) == {}

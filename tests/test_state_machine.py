@@ -24,12 +24,13 @@ from chat_history import (
     MessageNotFoundError,
     VersionConflictError,
 )
+from chat_history.backends.words import folded
 from chat_history.testing import check_chat, say
 
 EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 12)
 """So many that each store takes about twenty seconds."""
 
-ALPHABET = [say("user", "a"), say("user", "b"), say("assistant", "a"), say("system", "s")]
+ALPHABET = [say("user", "aaa bbb"), say("user", "bbb"), say("assistant", "aaa bbb"), say("system", "s")]
 """Few messages, so that they repeat."""
 OWNERS = [("", ""), ("acme", "ann")]
 
@@ -163,6 +164,12 @@ def place(given: list[Message], stored: list[Message]) -> tuple[int, int, int]:
         if rest_kept and carried + rest_kept > kept:
             return carried + rest_start, rest_kept, carried
     return start, kept, 0
+
+
+def matches(query: str, text: str) -> bool:
+    if query.startswith('"'):
+        return query.strip('"') in folded(text)
+    return all(word in folded(text) for word in query.split())
 
 
 A_SAVE: dict[str, Any] = {
@@ -529,6 +536,23 @@ class Machine(RuleBasedStateMachine):
             self.models = {key: model for key, model in self.models.items() if key[0] != owner}
         self.activity = [each for each in self.activity if each in self.models]
         self.look_at_all(opening, owner)
+
+    @rule(
+        opening=st.integers(0, 1),
+        owner=owners,
+        query=st.sampled_from(["a", "b", "s", "aaa", "bbb", "aaa bbb", '"a bbb"', "t"]),
+        chat=st.sampled_from([None, "c", "d"]),
+    )
+    def search(self, opening: int, owner: tuple[str, str], query: str, chat: str | None) -> None:
+        """The order is not the model's to know: many messages are of the same moment."""
+        expected: list[tuple[str, str]] = []
+        for (its, name), model in self.models.items():
+            if its == owner and chat in (None, name):
+                rows = [model.rows[position] for position in model.branch()]
+                texts = {"": model.title} | {row.message_id: row.message["content"] for row in rows}
+                expected += [(name, place) for place, text in texts.items() if matches(query, text)]
+        hits = self.view(opening, owner).search(query, chat, limit=1000)
+        assert sorted((hit.chat_id, hit.message_id or "") for hit in hits) == sorted(expected)
 
     @rule(opening=st.integers(0, 1), owner=owners)
     def reopen(self, opening: int, owner: tuple[str, str]) -> None:

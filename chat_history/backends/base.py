@@ -8,7 +8,7 @@ aware UTC times) and on nothing else: calls come from any thread, and other proc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -20,6 +20,8 @@ from chat_history.errors import ConfigError
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from .words import Sought
+
 __all__ = [
     "UNSET",
     "Backend",
@@ -28,6 +30,7 @@ __all__ = [
     "ChatRecord",
     "Cleared",
     "Draft",
+    "Found",
     "Outline",
     "OutlineRow",
     "OwnerKey",
@@ -169,6 +172,20 @@ class Outline(NamedTuple):
     rows: Sequence[OutlineRow]
 
 
+class Found(NamedTuple):
+    """Where a search found what it looks for: a message, or (message_id None, position -1) the title of a chat."""
+
+    chat_id: str
+    title: str
+    message_id: str | None
+    role: str | None
+    position: int
+    text: str
+    """What was searched."""
+    created_at: datetime
+    """Of a title: the chat's last activity."""
+
+
 class Written(NamedTuple):
     """What a write did: the chat's new version, the first draft's position and parent.
 
@@ -228,6 +245,9 @@ class Change:
     metadata: str | UnsetType | None = UNSET
     shared: bool | UnsetType = UNSET
 
+    contents: Mapping[str, str] | None = None
+    """What drafts and replacements refer to, by hash (`Backend.keeps_contents`). Complete when all drafts are made."""
+
     @property
     def appends_only(self) -> bool:
         """Whether nothing that exists is touched but the chat's own row: the case to be fast in."""
@@ -243,6 +263,14 @@ class Backend(ABC):
 
     name: str
     """A word for messages and listings: "sqlite"."""
+
+    keeps_contents: bool = False
+    """Whether changes may come with `contents`. Else what is big stays in the payloads, and nothing need be done.
+
+    A content is kept once for each owner, from the write that first brings it for as long as a message of the owner
+    refers to it, in whichever chat and of whichever status; with the last one it leaves the disk. Which messages do,
+    `chat_history.backends.contents.references` says of their payloads.
+    """
 
     @property
     @abstractmethod
@@ -310,6 +338,10 @@ class Backend(ABC):
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
         """The records with these ids, of any status, by position; ids that do not exist are left out."""
 
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        """Those of these contents that the chat's owner has, by hash."""
+        return {}
+
     @abstractmethod
     def list_chats(
         self,
@@ -332,6 +364,17 @@ class Backend(ABC):
     @abstractmethod
     def owners(self) -> list[OwnerKey]:
         """Everybody who has a chat, in order of (tenant_id, user_id)."""
+
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        """Titles and active or archived messages of an owner that have all that is sought, those of one chat if given.
+
+        Titles come first, by (updated_at, key) of their chats, then messages by (created_at, key of the chat,
+        position), all descending; `limit` of them. Text is compared by `Sought.is_in` and by nothing else. This one
+        reads all there is; a backend with an index knows better.
+        """
+        from .scanning import scan
+
+        return scan(self, owner, wanted, chat, limit)
 
     @abstractmethod
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:

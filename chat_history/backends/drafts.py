@@ -20,7 +20,7 @@ class Drafts(Sequence[Draft]):
     run, and take longer than all that is done with them.
     """
 
-    def __init__(self, drafts: Iterable[Draft], message_ids: Sequence[str]) -> None:
+    def __init__(self, drafts: Iterable[tuple[Any, ...]], message_ids: Sequence[str]) -> None:
         self.message_ids = message_ids
         self._rows: list[tuple[Any, ...]] = []
         self._left = iter(drafts)
@@ -30,6 +30,19 @@ class Drafts(Sequence[Draft]):
         missing = (len(self) if count is None else min(count, len(self))) - len(self._rows)
         for _ in range(missing):
             self._rows.append(tuple(next(self._left)))
+
+    @property
+    def are_made(self) -> bool:
+        """Whether none is left to be made."""
+        return len(self._rows) == len(self)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The drafts as plain tuples, each made when it is come to."""
+        rows = self._rows
+        for place in range(len(self)):
+            if place == len(rows):
+                rows.append(tuple(next(self._left)))
+            yield rows[place]
 
     @overload
     def __getitem__(self, index: int) -> Draft: ...
@@ -46,8 +59,4 @@ class Drafts(Sequence[Draft]):
         return len(self.message_ids)
 
     def __iter__(self) -> Iterator[Draft]:
-        rows = self._rows
-        for place in range(len(self)):
-            if place == len(rows):
-                rows.append(tuple(next(self._left)))
-            yield Draft._make(rows[place])
+        return map(Draft._make, self.rows())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from functools import wraps
 from heapq import nlargest, nsmallest
@@ -24,19 +24,24 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
     Record,
     Written,
+    chat_key,
     first_version,
     owner_key,
 )
+from .contents import uses
 from .drafts import Drafts
 from .json_index import Chat, Index
-from .json_lines import Message, chat_line, draft_lines, head_of, message_line, stamp
+from .json_lines import Message, chat_line, content_line, draft_lines, head_of, message_line, stamp
 from .json_shared import SharedFile
+from .scanning import SEARCHED, message_found, newest, title_found
 from .texts import spoken_text
+from .words import Sought
 
 __all__ = ["JSONBackend"]
 
@@ -76,6 +81,7 @@ class JSONBackend(Backend):
     """
 
     name = "json"
+    keeps_contents = True
 
     @_plainly
     def __init__(
@@ -128,10 +134,14 @@ class JSONBackend(Backend):
         position = 0 if known is None else known.next_position()
         last = None if known is None else known.head_id()
         parent = last if change.follows is UNSET else change.follows
-        if _is_plain(change) and not _is_wasteful(index):
-            self._file.append_one(index, head, drafts[0], position, parent)
-            return Written(version, position, parent)
+        contents = _new_contents(index, chat, change)
         lines: Iterable[str] = draft_lines(head, drafts, position, parent)
+        if _is_plain(change) and not _is_wasteful(index):
+            if contents:
+                self._file.append(index, chain(contents, lines))
+            else:
+                self._file.append_one(index, head, drafts[0], position, parent)
+            return Written(version, position, parent)
         opening = chat_line(
             head,
             _changed(chat.chat_id, known, change, version),
@@ -140,11 +150,12 @@ class JSONBackend(Backend):
             parents=change.parents,
             messages=len(drafts),
         )
-        lines = chain((opening,), lines)
+        lines = chain(contents, (opening,), lines)
         if change.deletions or change.replacements or _is_wasteful(index):
             gone = set(index.rows(known, change.deletions))
             edits = {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
-            self._rewrite(index, {head.encode()}, gone, edits, lines)
+            used = {(chat.tenant_id, chat.user_id): {known for known, _ in uses(change, position)}}
+            self._rewrite(index, {head.encode()}, gone, edits, lines, used)
         else:
             self._file.append(index, lines)
         return Written(version, position, parent) if drafts else Written(version, 0, None)
@@ -192,18 +203,34 @@ class JSONBackend(Backend):
 
     def _delete(self, index: Index, chats: Iterable[Chat]) -> None:
         heads = {head_of(chat.tenant_id, chat.user_id, chat.chat_id).encode() for chat in chats}
-        self._rewrite(index, heads, {row for head in heads for row in index.chats[head].rows}, {}, ())
+        self._rewrite(index, heads, {row for head in heads for row in index.chats[head].rows}, {}, (), {})
 
     def _rewrite(
-        self, index: Index, changed: Collection[bytes], gone: set[int], edits: Mapping[int, Draft], lines: Iterable[str]
+        self,
+        index: Index,
+        changed: Collection[bytes],
+        gone: set[int],
+        edits: Mapping[int, Draft],
+        lines: Iterable[str],
+        used: Mapping[tuple[str, str], set[str]],
     ) -> None:
-        """Replace the file by one without some rows. Of the chats with these heads it says what `lines` say."""
+        """Replace the file by one without some rows. Of the chats with these heads it says what `lines` say.
+
+        used: the contents that `edits` and `lines` refer to, by owner.
+        """
         others = (
             chat_line(head.decode(), chat.record(), chat.next_position())
             for head, chat in index.chats.items()
             if chat.recorded and head not in changed
         )
-        self._file.replace(index, chain(_kept(index, gone, edits), (line.encode() for line in chain(others, lines))))
+        self._file.replace(
+            index,
+            chain(
+                _kept_contents(index, gone | edits.keys(), used),
+                _kept(index, gone, edits),
+                (line.encode() for line in chain(others, lines)),
+            ),
+        )
 
     # Reading.
 
@@ -275,6 +302,13 @@ class JSONBackend(Backend):
         return [_record(message) for message in index.messages(messages)]
 
     @_plainly
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        owner = chat.tenant_id, chat.user_id
+        index = self._file.caught_up()
+        known = index.contents.get(owner, {})
+        return {each: index.content(owner, each) for each in hashes if each in known}
+
+    @_plainly
     def list_chats(
         self,
         owner: OwnerKey,
@@ -293,6 +327,28 @@ class JSONBackend(Backend):
                 time, key = stamp(before[0]).encode(), before[1]
                 chats = [c for c in chats if c.updated_at > time or (c.updated_at == time and c.key() > key)]
             return [chat.record() for chat in _nearest(chats, limit, oldest=before is not None)]
+
+    @_plainly
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        index = self._file.caught_up()
+        with self._file.indexing:
+            if chat is None:
+                chats = index.owners.get((owner.tenant_id, owner.user_id), [])
+            else:
+                known = index.chats.get(_head(chat))
+                chats = [] if known is None else [known]
+            searched = [(chat_key(owner, each.chat_id), each.record(), index.frozen(each.rows[:])) for each in chats]
+
+        def found() -> Iterator[tuple[ChatKey, Found]]:
+            for key, record, messages in searched:
+                if wanted.is_in(record.title):
+                    yield key, title_found(record)
+                # Most lines can be told not to have it without reading what they say.
+                for message in map(_record, index.messages(messages, wanted.may_be_in)):
+                    if message.status in SEARCHED and wanted.is_in(message.text):
+                        yield key, message_found(record, message)
+
+        return newest(found(), limit)
 
     @_plainly
     def chat_ids(self, owner: OwnerKey) -> list[str]:
@@ -328,6 +384,18 @@ def _is_plain(change: Change) -> bool:
 def _is_wasteful(index: Index) -> bool:
     """Whether so many lines were replaced by later ones that the file is better written anew."""
     return index.dead > _WASTE and index.dead > index.end // 2
+
+
+def _new_contents(index: Index, chat: ChatKey, change: Change) -> list[str]:
+    """The lines of what a change brings that the owner does not have yet."""
+    if not change.contents:
+        return []
+    known = index.contents.get((chat.tenant_id, chat.user_id), {})
+    return [
+        content_line(chat.tenant_id, chat.user_id, each, data)
+        for each, data in change.contents.items()
+        if each not in known
+    ]
 
 
 def _changed(chat_id: str, known: Chat | None, change: Change, version: int) -> ChatRecord:
@@ -366,6 +434,17 @@ def _nearest(chats: Sequence[Chat], limit: int, *, oldest: bool) -> list[Chat]:
             chats = [chat for chat in chats if chat.updated_at >= edge]
     ordered = sorted(chats, key=lambda chat: (chat.updated_at, chat.key()), reverse=True)
     return ordered[max(0, len(ordered) - limit) :] if oldest else ordered[:limit]
+
+
+def _kept_contents(index: Index, gone: Set[int], used: Mapping[tuple[str, str], set[str]]) -> Iterator[bytes]:
+    """The lines of the contents that messages refer to, those in `gone` left out and those in `used` added."""
+    for owner, contents in index.contents.items():
+        stay = set(used.get(owner, ()))
+        for chat in index.owners.get(owner, ()):
+            stay |= index.references([row for row in chat.rows if row not in gone])
+        for known, (offset, length) in contents.items():
+            if known in stay:
+                yield os.pread(index.file.fd, length, offset)
 
 
 def _kept(index: Index, gone: set[int], edits: Mapping[int, Draft]) -> Iterator[bytes]:

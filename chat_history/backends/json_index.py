@@ -7,7 +7,7 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,8 +15,21 @@ from uuid import UUID
 from chat_history.errors import DamagedStoreError
 
 from .base import ChatRecord, Draft, OutlineRow, PayloadRow, chat_key, first_version, owner_key
+from .contents import MARK, hash_of, references
 from .json_disk import File
-from .json_lines import CLOSING, METADATA, OPENING, PAYLOAD, Message, head_of, kind_of, split
+from .json_lines import (
+    CLOSING,
+    CONTENT,
+    METADATA,
+    OPENING,
+    PAYLOAD,
+    Message,
+    head_of,
+    kind_of,
+    payload_of_line,
+    split,
+    split_content,
+)
 
 __all__ = ["BadLineError", "Chat", "Frozen", "Index"]
 
@@ -153,6 +166,8 @@ class Index:
         """Parents that are others than the message's own line says."""
         self.chats: dict[bytes, Chat] = {}
         self.owners: dict[tuple[str, str], list[Chat]] = {}
+        self.contents: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+        """What is big in the messages of each owner, by hash: where its line begins, and how long that is."""
         self.dead = 0
         """Bytes of lines that a later one replaced."""
         self.awaited = 0
@@ -307,8 +322,12 @@ class Index:
         self.end = begin + size
 
     def _odd(self, line: bytes, offset: int) -> tuple[bytes, int, bytes, bytes | None, bytes, bytes, int] | None:
-        """What `add` needs of a message's line that the pattern does not match; None for a chat's line."""
+        """What `add` needs of a message's line that the pattern does not match; None for another line."""
         try:
+            if line.startswith(CONTENT):
+                owner, known, _ = split_content(line)
+                self.contents.setdefault(owner, {})[known] = offset, len(line)
+                return None
             header, begin = split(line)
             if begin is None:
                 self._apply(header, line, offset)
@@ -470,9 +489,11 @@ class Index:
                 for row in some:
                     begin = offsets[row] - base
                     payload = data[begin + payloads[row] : begin + lengths[row] - 1].decode()
+                    if payload[:1] == '"':
+                        payload = payload_of_line(payload)
                     found.append((positions[row], *kinds[kind[row]], payload))
-            except UnicodeDecodeError as error:
-                raise self.damaged(offsets[row], "it is not UTF-8") from error
+            except ValueError as error:
+                raise self.damaged(offsets[row], _why(error)) from error
         return found
 
     def frozen(self, rows: Sequence[int]) -> Frozen:
@@ -480,9 +501,14 @@ class Index:
         names, status = self.statuses, self.status
         return Frozen(rows, [names[status[row] & ~_STALE] for row in rows], self.parents.copy())
 
-    def messages(self, frozen: Frozen) -> Iterator[Message]:
-        """What the lines of these messages say, with the status and the parent that they had then."""
+    def messages(self, frozen: Frozen, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Message]:
+        """What the lines of these messages say, with the status and the parent that they had then.
+
+        wanted: which lines, all unless given.
+        """
         for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
+            if wanted is not None and not wanted(line):
+                continue
             message = self._message(row, line)
             parent = frozen.parents.get(row, message.parent)
             yield message._replace(status=status, parent=parent)
@@ -512,10 +538,31 @@ class Index:
             end = self.payload[row] - len(PAYLOAD)
             metadata = line[begin:end].decode() if exact else json.dumps(metadata, ensure_ascii=False)
         try:
-            payload = line[self.payload[row] : -1].decode()
-        except UnicodeDecodeError as error:
-            raise self.damaged(self.offset[row], "it is not UTF-8") from error
+            payload = payload_of_line(line[self.payload[row] : -1].decode())
+        except ValueError as error:
+            raise self.damaged(self.offset[row], _why(error)) from error
         return Message.read(header, payload, metadata)
+
+    def references(self, rows: Sequence[int]) -> set[str]:
+        """The hashes of the contents that these messages refer to."""
+        found: set[str] = set()
+        for row, line in self.lines(rows):
+            if line.startswith(b'"' + MARK.encode(), self.payload[row]):
+                found.update(references(self._message(row, line).payload))
+        return found
+
+    def content(self, owner: tuple[str, str], known: str) -> str:
+        """An owner's content. `DamagedStoreError` if what the file has is another."""
+        offset, length = self.contents[owner][known]
+        try:
+            line = os.pread(self.file.fd, length, offset)
+            _, _, begin = split_content(line)
+            content = line[begin:-2].decode()
+        except ValueError as error:
+            raise self.damaged(offset, _why(error)) from error
+        if hash_of(content) != known:
+            raise self.damaged(offset, "the data is not what its hash says")
+        return content
 
     def stale(self) -> set[int]:
         """The rows whose lines say another status or parent than they have now."""
@@ -532,3 +579,7 @@ class Index:
             f"{self.file.path} is damaged in line {self.line(offset)} (byte {offset}): {why}; nothing was changed; "
             "correct or remove that line, or restore the file"
         )
+
+
+def _why(error: ValueError) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is no record"

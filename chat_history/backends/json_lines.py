@@ -10,14 +10,17 @@ from json.encoder import encode_basestring as quoted
 from typing import Any, Final, NamedTuple
 
 from .base import ChatRecord, Draft
+from .contents import MARK, hash_of
 
 __all__ = [
     "CLOSING",
+    "CONTENT",
     "METADATA",
     "OPENING",
     "PAYLOAD",
     "Message",
     "chat_line",
+    "content_line",
     "document_lines",
     "draft_header",
     "draft_lines",
@@ -25,7 +28,10 @@ __all__ = [
     "is_record",
     "kind_of",
     "message_line",
+    "payload_in_line",
+    "payload_of_line",
     "split",
+    "split_content",
     "stamp",
 ]
 
@@ -33,6 +39,8 @@ OPENING: Final = b'{"chat_history": 1, "records": ['
 CLOSING: Final = b"\n]}\n"
 PAYLOAD: Final = b', "payload": '
 METADATA: Final = b', "metadata": '
+CONTENT: Final = b'{"content": '
+_DATA: Final = b', "data": "'
 
 _NAMES = ("chat", "tenant", "user")
 _KEYS = {
@@ -121,7 +129,25 @@ def message_line(head: str, message: Message) -> str:
     rest = "".join(f", {quoted(key)}: {json.dumps(more[key], separators=(',', ':'))}" for key in more)
     rest += _said(text, metadata)
     header = _header(head, position, message_id, parent, place, created_at, digest, kind_of(role, form, version), rest)
-    return f"{header}{payload}}}"
+    return f"{header}{payload_in_line(payload)}}}"
+
+
+def payload_in_line(payload: str) -> str:
+    """A payload as it stands in a line: as it is, but as a string where contents were taken from it.
+
+    So the document stays one, and no other layout of it changes where the contents belong. A payload that is a string
+    itself and looks like that is written as one from which nothing was taken.
+    """
+    if payload.startswith(MARK):
+        return quoted(payload)
+    return quoted(f"{MARK}\n{payload}") if payload.startswith(f'"{MARK}') else payload
+
+
+def payload_of_line(written: str) -> str:
+    """The payload that `payload_in_line` makes this of. `ValueError` for what is none."""
+    if not written.startswith(f'"{MARK}'):
+        return written
+    return str(json.loads(written)).removeprefix(f"{MARK}\n")
 
 
 def draft_lines(head: str, drafts: Iterable[Draft], position: int, parent: str | None) -> Iterator[str]:
@@ -131,7 +157,8 @@ def draft_lines(head: str, drafts: Iterable[Draft], position: int, parent: str |
         if draft.created_at is not time:
             time = draft.created_at
             created_at = stamp(time)
-        yield f"{draft_header(head, draft, position, parent, created_at)}{draft.payload}}}"
+        payload = payload_in_line(draft.payload)
+        yield f"{draft_header(head, draft, position, parent, created_at)}{payload}}}"
         position += 1
         parent = draft.message_id
 
@@ -201,6 +228,13 @@ def chat_line(
     return line + "}"
 
 
+def content_line(tenant_id: str, user_id: str, known: str, data: str) -> str:
+    """The line of a content, which is an owner's and has this hash."""
+    tenant = f', "tenant": {quoted(tenant_id)}' if tenant_id else ""
+    user = f', "user": {quoted(user_id)}' if user_id else ""
+    return f'{{"content": "{known}"{tenant}{user}, "data": "{data}"}}'
+
+
 def _dumped(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -230,6 +264,19 @@ def split(line: bytes) -> tuple[dict[str, Any], int | None]:
     return header, begin + len(PAYLOAD)
 
 
+def split_content(line: bytes) -> tuple[tuple[str, str], str, int]:
+    """Whose content a line holds, its hash, and where in the line it begins. It ends before the last two characters.
+
+    `ValueError` for what is no content, or is laid out in another way than ours.
+    """
+    begin = line.find(_DATA)
+    header = json.loads(line[:begin] + b"}")
+    if begin < 0 or not line.endswith(b'"}') or not header.keys() <= {"content", "tenant", "user"}:
+        raise ValueError("not a content")
+    owner = header.get("tenant", ""), header.get("user", "")
+    return owner, header["content"], begin + len(_DATA)
+
+
 def document_lines(document: Mapping[str, Any]) -> Iterable[str]:
     """The lines that a whole document comes to. `ValueError` names a record that is none."""
     for number, record in enumerate(document["records"], 1):
@@ -249,12 +296,17 @@ def is_record(line: bytes) -> bool:
 
 def _line_of(record: Mapping[str, Any]) -> str:
     try:
-        head = head_of(record.get("tenant", ""), record.get("user", ""), record["chat"])
+        owner = record.get("tenant", ""), record.get("user", "")
+        if "content" in record:
+            if hash_of(record["data"]) != record["content"]:
+                raise ValueError("its data is not what its hash says")
+            return content_line(*owner, record["content"], record["data"])
+        head = head_of(*owner, record["chat"])
         metadata = _dumped(record["metadata"]) if "metadata" in record else None
         if "position" in record:
             if isinstance(record.get("metadata"), str):
                 metadata = record["metadata"]
-            message = Message.read(record, _dumped(record["payload"]), metadata)
+            message = Message.read(record, payload_of_line(_dumped(record["payload"])), metadata)
             return message_line(head, message._replace(created_at=_normal(message.created_at)))
         rest = {key: value for key, value in record.items() if key not in (*_NAMES, "metadata")}
         rest |= {key: _normal(record[key]) for key in ("created_at", "updated_at")}

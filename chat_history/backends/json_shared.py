@@ -21,7 +21,7 @@ from .disk import sync
 from .json_damage import document, mended
 from .json_disk import File, opened, replaced, write_at
 from .json_index import BadLineError, Index
-from .json_lines import CLOSING, draft_header, stamp
+from .json_lines import CLOSING, draft_header, payload_in_line, stamp
 
 __all__ = ["SharedFile"]
 
@@ -195,7 +195,7 @@ class SharedFile:
         """Append the line of one message, as `append` does, in as few steps as possible: that is done most of all."""
         created_at = stamp(draft.created_at)
         header = draft_header(head, draft, position, parent, created_at).encode()
-        payload = draft.payload.encode()
+        payload = draft.payload.encode() if draft.payload[0] == "{" else payload_in_line(draft.payload).encode()
         separator = index.separator
         index.enter(head, draft, position, created_at, len(header) + len(payload) + 1, len(header))
         self._gathered += separator, header, payload, b"}"

@@ -36,6 +36,7 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
@@ -44,11 +45,13 @@ from .base import (
     first_version,
     owner_key,
 )
+from .drafts import Drafts
 from .joining import Joining
 from .postgres_changes import (
     APPEND,
     COLUMNS,
     END,
+    SEVERAL,
     appended,
     change_statement,
     copied,
@@ -60,8 +63,11 @@ from .postgres_changes import (
     written_at,
 )
 from .postgres_connections import Connections
+from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
+from .postgres_search import Index
 from .postgres_wire import Connection, ask
 from .texts import spoken_text
+from .words import Sought
 
 __all__ = ["PostgresBackend"]
 
@@ -133,9 +139,15 @@ CHAT_IDS = "SELECT chat_id FROM {schema}chats WHERE owner_key = %s ORDER BY crea
 DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
 DELETE_CHAT_OF_VERSION = "DELETE FROM {schema}chats WHERE chat_key = $1 AND version = $2 RETURNING chat_key"
 DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = $1 RETURNING chat_key"
-DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = $1"
-# An array would be looked for in every partition, so one chat has a statement of its own.
-DELETE_MESSAGES_OF_CHATS = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
+# An array would be looked for in every partition, so one chat has statements of its own.
+DELETE_MESSAGES = {
+    False: "DELETE FROM {schema}messages WHERE chat_key = $1",
+    True: "DELETE FROM {schema}messages WHERE chat_key = ANY($1)",
+}
+DELETE_GRAMS = {
+    False: "DELETE FROM {schema}message_grams WHERE chat_key = $1",
+    True: "DELETE FROM {schema}message_grams WHERE chat_key = ANY($1)",
+}
 
 LARGEST = 2**63 - 1
 MOST = 2**61
@@ -179,6 +191,7 @@ class PostgresBackend(Backend):
     """
 
     name = "postgres"
+    keeps_contents = True
 
     def __init__(
         self,
@@ -213,6 +226,8 @@ class PostgresBackend(Backend):
             conninfo, pool=pool, least=min_connections, most=max_connections, timeout=timeout, prepare=prepare
         )
 
+        self._index = Index(self._read, self._connections.run, self._sql)
+
         def prepare_tables(connection: Connection) -> None:
             place = self._connections.location if schema is None else f"{self._connections.location}, schema {schema}"
             migrate(connection, dialect="postgres", place=place, package=migrations, schema=quoted)
@@ -237,6 +252,8 @@ class PostgresBackend(Backend):
     # ---- writing
 
     def write(self, chat: ChatKey, change: Change) -> Written:
+        if isinstance(change.drafts, Drafts) and len(change.drafts) <= SEVERAL:
+            change.drafts.made()  # and so its contents are known; of more, when they were copied
         if not merely_appends(change):
             return self._apply(chat, [change])[0]
         return self._joining.do(
@@ -281,19 +298,22 @@ class PostgresBackend(Backend):
         drafts = change.drafts if len(changes) == 1 else [draft for each in changes for draft in each.drafts]
         copies = is_long(drafts)
         known = self._known.get(chat.key.int) or self._know(chat)
-        frees_row = self._is_full and not copies and known.suspicion > 0 and self._can_flush()
+        changes_contents = bool(copies or change.contents)
+        frees_row = self._is_full and not changes_contents and known.suspicion > 0 and self._can_flush()
         statement, parameters = change_statement(
             self._prefix, known.parameters, changes, drafts, copies=copies, waits=self._is_full and not frees_row
         )
 
         def work(connection: Connection) -> list[Written]:
-            if copies:
+            if changes_contents or ((change.replacements or change.deletions) and self._has_contents(connection, chat)):
                 with connection.transaction():
                     written = what_was_written(changes, ask(connection, statement, parameters))
-                    if written:
+                    if written and copies:
                         with psycopg.Cursor(connection).copy(self._sql(COPY)) as rows:
                             for block in copied(chat, written[0].position, written[0].parent, drafts):
                                 rows.write(block)
+                    if written:
+                        change_contents(connection, self._sql, chat, change, written[0].position)
             else:
                 written = what_was_written(changes, ask(connection, statement, parameters))
             if not written:
@@ -309,6 +329,10 @@ class PostgresBackend(Backend):
         if drafts:
             known.saw(written[0].position, len(drafts))
         return written
+
+    def _has_contents(self, connection: Connection, chat: ChatKey) -> bool:
+        """Whether messages of a chat refer to contents; true of the version that a change names, or it is not made."""
+        return ask(connection, self._sql(HAS_CONTENTS), [chat.key.hex]).get_value(0, 0) == b"t"
 
     def _know(self, chat: ChatKey) -> _KnownChat:
         if len(self._known) >= REMEMBERED:
@@ -372,8 +396,8 @@ class PostgresBackend(Backend):
 
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
         if expected_version is None:
-            return self._delete(DELETE_CHAT, chat.key.hex).chats > 0
-        if self._delete(DELETE_CHAT_OF_VERSION, chat.key.hex, str(min(expected_version, LARGEST))).chats:
+            return self._delete(chat.owner, DELETE_CHAT, chat.key.hex).chats > 0
+        if self._delete(chat.owner, DELETE_CHAT_OF_VERSION, chat.key.hex, str(min(expected_version, LARGEST))).chats:
             return True
         rows = self._read(GET_VERSION, [chat.key])
         actual = rows[0][0] if rows else 0
@@ -382,9 +406,9 @@ class PostgresBackend(Backend):
         return False
 
     def clear(self, owner: OwnerKey) -> Cleared:
-        return self._delete(DELETE_CHATS, owner.key.hex)
+        return self._delete(owner.key, DELETE_CHATS, owner.key.hex)
 
-    def _delete(self, statement: str, *parameters: str) -> Cleared:
+    def _delete(self, owner: UUID, statement: str, *parameters: str) -> Cleared:
         def work(connection: Connection) -> Cleared:
             messages = 0
             with connection.transaction():
@@ -392,11 +416,12 @@ class PostgresBackend(Backend):
                     ask(connection, RELAX)
                 rows = ask(connection, self._sql(statement), parameters)
                 deleted = [(rows.get_value(row, 0) or b"").decode() for row in range(rows.ntuples)]
-                if len(deleted) == 1:
-                    messages = ask(connection, self._sql(DELETE_MESSAGES), deleted).command_tuples or 0
-                elif deleted:
-                    keys = f"{{{','.join(deleted)}}}"
-                    messages = ask(connection, self._sql(DELETE_MESSAGES_OF_CHATS), [keys]).command_tuples or 0
+                if deleted:
+                    several = len(deleted) > 1
+                    keys = [f"{{{','.join(deleted)}}}"] if several else deleted
+                    messages = ask(connection, self._sql(DELETE_MESSAGES[several]), keys).command_tuples or 0
+                    ask(connection, self._sql(DELETE_GRAMS[several]), keys)
+                    forget_chats(connection, self._sql, owner, deleted)
             return Cleared(len(deleted), messages)
 
         return self._connections.run(work)
@@ -467,6 +492,9 @@ class PostgresBackend(Backend):
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
         return [_record(row) for row in self._read(FIND, [chat.key, list(message_ids)])]
 
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        return dict(self._read(GET_CONTENTS, [chat.owner, list(hashes)]))
+
     def list_chats(
         self,
         owner: OwnerKey,
@@ -484,6 +512,12 @@ class PostgresBackend(Backend):
         else:
             rows = self._read(LIST_CHATS, [owner.key, limit])
         return [_chat_record(row) for row in rows]
+
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        grams = wanted.grams(owner.key)
+        if not grams or not self._index.catch_up(owner):
+            return super().search(owner, wanted, chat=chat, limit=limit)
+        return self._index.search(owner, wanted, grams, chat, limit)
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._read(CHAT_IDS, [owner.key])]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -16,11 +16,13 @@ from psycopg.pq.abc import PGresult
 
 from .base import UNSET, Change, ChatKey, Draft, Written, first_version
 from .drafts import Drafts
+from .words import BLOCK, TITLE
 
 __all__ = [
     "APPEND",
     "COLUMNS",
     "END",
+    "SEVERAL",
     "appended",
     "change_statement",
     "copied",
@@ -43,16 +45,18 @@ SET = """
     updated_at = GREATEST(c.updated_at, %(now)s),
     title = COALESCE(%(title)s, c.title),
     shared = COALESCE(%(shared)s::boolean, c.shared),
-    metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END
+    metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE c.metadata END,
+    searched = CASE WHEN %(changes)s THEN LEAST(c.searched, 0) - 1 ELSE c.searched END,
+    title_unsearched = c.title_unsearched OR COALESCE(%(title)s <> c.title, false)
 """
 RETURNING = "RETURNING c.version, c.next_position - %(count)s AS position, c.head_before AS head"
 WITH_CHAT_OF_ANY_VERSION = """
 WITH chat AS (
     INSERT INTO {schema}chats AS c (chat_key, owner_key, version, next_position, message_count, head, created_at,
-        updated_at, shared, tenant_id, user_id, chat_id, title, metadata)
+        updated_at, shared, tenant_id, user_id, chat_id, title, metadata, title_unsearched)
     VALUES (%(key)s, %(owner)s, %(first)s, %(count)s, %(active)s, %(head)s, %(now)s,
         %(now)s, COALESCE(%(shared)s::boolean, false), %(tenant)s, %(user)s, %(chat)s, COALESCE(%(title)s, ''),
-        %(metadata)s)
+        %(metadata)s, COALESCE(%(title)s, '') <> '')
     ON CONFLICT (chat_key) DO UPDATE SET {set} WHERE %(expected)s::bigint IS NULL
     {returning}
 )"""
@@ -113,6 +117,10 @@ ALTER = """, altered AS (
 DELETE = """, deleted AS (
     DELETE FROM {schema}messages AS m USING chat WHERE m.chat_key = %(key)s AND m.position = ANY(%(deletions)s)
 )"""
+# What a search would find it by.
+FORGET = """, forgotten AS (
+    DELETE FROM {schema}message_grams AS g USING chat WHERE g.chat_key = %(key)s AND g.block = ANY(%(forgotten)s)
+)"""
 END = {
     True: "\nSELECT version, position, head FROM chat",
     False: "\nSELECT version, position, head, set_config('synchronous_commit', 'off', true) FROM chat",
@@ -142,7 +150,7 @@ LARGEST = 2**63 - 1
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
 """More drafts, or longer ones, are copied instead of sent as one JSON text."""
-BLOCK = 64
+ROWS = 64
 """Rows that are copied at a time."""
 
 Parameters = dict[str, str | None]
@@ -157,6 +165,7 @@ def merely_appends(change: Change) -> bool:
         and change.title is UNSET
         and change.metadata is UNSET
         and change.shared is UNSET
+        and not change.contents
     )
 
 
@@ -218,6 +227,7 @@ def change_statement(
         0 if copies else min(len(drafts), 2),
         "alterations" in parameters,
         "deletions" in parameters,
+        "forgotten" in parameters,
         waits,
     )
     return text, [parameters[name] for name in names]
@@ -225,11 +235,11 @@ def change_statement(
 
 @lru_cache(maxsize=256)
 def _statement(
-    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, waits: bool
+    prefix: str, chat: str, after_head: bool, drafts: int, alters: bool, deletes: bool, forgets: bool, waits: bool
 ) -> tuple[str, list[str]]:
     """The text, with numbers for parameters, and the names that these had."""
     added = ("", ADD_ONE, ADD_SEVERAL)[drafts].replace("{parent}", "chat.head" if after_head else "%(follows)s")
-    text = chat + added + ALTER * alters + DELETE * deletes + END[waits]
+    text = chat + added + ALTER * alters + DELETE * deletes + FORGET * forgets + END[waits]
     text = text.format(schema=prefix, set=SET, returning=RETURNING, columns=COLUMNS)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     return re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text), names
@@ -259,6 +269,7 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
             "follows": None if change.follows is UNSET else change.follows,
             "title": None if change.title is UNSET else change.title,
             "shared": None if change.shared is UNSET else str(change.shared),
+            "changes": str(bool(change.replacements or change.deletions)),
             "set_metadata": str(change.metadata is not UNSET),
             "metadata": None if change.metadata is UNSET else change.metadata,
         }
@@ -279,8 +290,17 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
     if change.statuses or change.parents or change.replacements:
         parameters["alterations"] = _alterations_as_json(change)
     if change.deletions:
-        parameters["deletions"] = f"{{{','.join(map(str, change.deletions))}}}"
+        parameters["deletions"] = _array(change.deletions)
+    blocks = {position // BLOCK for position in [*change.deletions, *(place for place, _ in change.replacements)]}
+    if change.title is not UNSET and change.expected_version:
+        blocks.add(TITLE)
+    if blocks:
+        parameters["forgotten"] = _array(blocks)
     return parameters
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _last_id(drafts: Sequence[Draft]) -> str:
@@ -314,7 +334,7 @@ def _alterations_as_json(change: Change) -> str:
 def copied(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[str]:
     """Drafts as COPY reads them, some at a time."""
     rows = _rows(chat, position, parent, drafts)
-    while block := "".join(islice(rows, BLOCK)):
+    while block := "".join(islice(rows, ROWS)):
         yield block
 
 

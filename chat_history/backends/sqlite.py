@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -24,6 +24,7 @@ from .base import (
     ChatRecord,
     Cleared,
     Draft,
+    Found,
     Outline,
     OwnerKey,
     PayloadRow,
@@ -32,9 +33,12 @@ from .base import (
     first_version,
     owner_key,
 )
+from .contents import uses
 from .drafts import Drafts
 from .sqlite_file import SQLiteFile
+from .sqlite_search import FORGET_CHAT, FORGET_CHATS, Index, changed, forgotten
 from .texts import spoken_text
+from .words import BLOCK, TITLE, Sought
 
 __all__ = ["SQLiteBackend"]
 
@@ -95,6 +99,18 @@ CHAT_IDS = "SELECT chat_id FROM chats WHERE owner_key = ? ORDER BY created_at, c
 
 DELETE_MESSAGES = "DELETE FROM messages WHERE chat_key = ?"
 DELETE_CHAT = "DELETE FROM chats WHERE chat_key = ?"
+KEEP_CONTENT = "INSERT OR IGNORE INTO contents (owner_key, hash, data) VALUES (?, ?, ?)"
+USE_CONTENT = "INSERT INTO content_uses (owner_key, hash, chat_key, position) VALUES (?, ?, ?, ?)"
+CONTENTS_USED = "SELECT hash, position FROM content_uses WHERE chat_key = ?"
+LEAVE_CONTENT = "DELETE FROM content_uses WHERE owner_key = ? AND hash = ? AND chat_key = ? AND position = ?"
+DELETE_CONTENT = """
+DELETE FROM contents WHERE owner_key = ?1 AND hash = ?2
+    AND NOT EXISTS (SELECT 1 FROM content_uses WHERE owner_key = ?1 AND hash = ?2)
+"""
+GET_CONTENT = "SELECT hash, data FROM contents WHERE owner_key = ? AND hash = ?"
+CLEAR_USES = "DELETE FROM content_uses WHERE owner_key = ?"
+CLEAR_CONTENTS = "DELETE FROM contents WHERE owner_key = ?"
+
 CLEAR_MESSAGES = "DELETE FROM messages WHERE chat_key IN (SELECT chat_key FROM chats WHERE owner_key = ?)"
 CLEAR_CHATS = "DELETE FROM chats WHERE owner_key = ?"
 
@@ -110,6 +126,7 @@ class SQLiteBackend(Backend):
     """
 
     name = "sqlite"
+    keeps_contents = True
 
     def __init__(
         self,
@@ -121,6 +138,7 @@ class SQLiteBackend(Backend):
     ) -> None:
         self._options = {"durability": durability, "timeout": timeout, "migrations": migrations}
         self._file = SQLiteFile(path, is_full=durability == "full", timeout=timeout)
+        self._index = Index(self._file)
         self._file.open(
             lambda connection: migrate(connection, dialect="sqlite", place=self._file.path, package=migrations)
         )
@@ -152,7 +170,7 @@ class SQLiteBackend(Backend):
         return self._file.write(_append, chat, draft)
 
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
-        return self._file.write(_delete_chat, chat.key.bytes, expected_version, scrub=True)
+        return self._file.write(_delete_chat, chat, expected_version, scrub=True)
 
     def clear(self, owner: OwnerKey) -> Cleared:
         return self._file.write(_clear, owner.key.bytes, scrub=True)
@@ -203,6 +221,10 @@ class SQLiteBackend(Backend):
         found = [row for message_id in set(message_ids) for row in self._file.read(FIND, (key, message_id))]
         return [_record(row) for row in sorted(found, key=lambda row: row[0])]
 
+    def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
+        owner = chat.owner.bytes
+        return dict(row for known in hashes for row in self._file.read(GET_CONTENT, (owner, known)))
+
     def list_chats(
         self,
         owner: OwnerKey,
@@ -220,6 +242,13 @@ class SQLiteBackend(Backend):
         else:
             rows = self._file.read(LIST_CHATS, (key, limit))
         return [_chat_record(row) for row in rows]
+
+    def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
+        grams = wanted.grams(owner.key)
+        if self._file.read_only or not self._index.can_find(grams):
+            return super().search(owner, wanted, chat=chat, limit=limit)
+        self._index.catch_up()
+        return self._index.search(owner, wanted, grams, chat, limit)
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
         return [chat_id for (chat_id,) in self._file.read(CHAT_IDS, (owner.key.bytes,))]
@@ -285,8 +314,12 @@ def _apply(connection: sqlite3.Connection, chat: ChatKey, change: Change) -> Wri
         connection.executemany(ADD_MESSAGE, _rows(key, position, parent, drafts))
     if not change.appends_only:
         _change_messages(connection, key, change)
+    if change.contents or change.replacements or change.deletions:
+        _change_contents(connection, chat, change, position)
     if change.title is not UNSET:
         execute(SET_TITLE, (change.title, key))
+        if row is not None or change.title:
+            changed(connection, key, [TITLE])
     if change.metadata is not UNSET:
         execute(SET_METADATA, (change.metadata, key))
     if change.shared is not UNSET:
@@ -315,19 +348,47 @@ def _change_messages(connection: sqlite3.Connection, key: bytes, change: Change)
         ),
     )
     connection.executemany(DELETE_MESSAGE, ((key, position) for position in change.deletions))
+    positions = [*change.deletions, *(position for position, _ in change.replacements)]
+    changed(connection, key, {position // BLOCK for position in positions})
 
 
-def _delete_chat(connection: sqlite3.Connection, key: bytes, expected: int | None) -> bool:
+def _change_contents(connection: sqlite3.Connection, chat: ChatKey, change: Change, position: int) -> None:
+    owner, key = chat.owner.bytes, chat.key.bytes
+    left = _leave(connection, chat, {*change.deletions, *(place for place, _ in change.replacements)})
+    if change.contents:
+        connection.executemany(KEEP_CONTENT, ((owner, *content) for content in change.contents.items()))
+        connection.executemany(USE_CONTENT, ((owner, known, key, place) for known, place in uses(change, position)))
+    connection.executemany(DELETE_CONTENT, left)
+
+
+def _leave(
+    connection: sqlite3.Connection, chat: ChatKey, positions: Collection[int] | None = None
+) -> set[tuple[bytes, str]]:
+    """Let messages of a chat (None: all) refer to no content: the parameters of `DELETE_CONTENT` for what they did."""
+    owner, key = chat.owner.bytes, chat.key.bytes
+    used = connection.execute(CONTENTS_USED, (key,)) if positions or positions is None else ()
+    left = [(owner, known, key, place) for known, place in used if positions is None or place in positions]
+    connection.executemany(LEAVE_CONTENT, left)
+    return {each[:2] for each in left}
+
+
+def _delete_chat(connection: sqlite3.Connection, chat: ChatKey, expected: int | None) -> bool:
+    key = chat.key.bytes
     if expected is not None:
         version = (connection.execute(STATE, (key,)).fetchone() or (0,))[0]
         if version != expected:
             raise VersionConflictError(expected, version)
     connection.execute(DELETE_MESSAGES, (key,))
+    connection.executemany(DELETE_CONTENT, _leave(connection, chat))
+    forgotten(connection, connection.execute(FORGET_CHAT, (key,)).rowcount)
     return connection.execute(DELETE_CHAT, (key,)).rowcount > 0
 
 
 def _clear(connection: sqlite3.Connection, key: bytes) -> Cleared:
     messages = connection.execute(CLEAR_MESSAGES, (key,)).rowcount
+    connection.execute(CLEAR_USES, (key,))
+    connection.execute(CLEAR_CONTENTS, (key,))
+    forgotten(connection, connection.execute(FORGET_CHATS, (key,)).rowcount)
     return Cleared(connection.execute(CLEAR_CHATS, (key,)).rowcount, messages)
 
 

@@ -57,7 +57,8 @@ class SQLiteFile:
         self._has_log = False
         self._log: Descriptor | None = None
         """The write-ahead log, to sync it by."""
-        self._read_only = False
+        self.read_only = False
+        """Whether this process may not write to it."""
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._idle: list[sqlite3.Connection] = []
@@ -66,11 +67,11 @@ class SQLiteFile:
     def open(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         """Make the file if there is none, and prepare what is in it."""
         if not self._in_memory:
-            self._read_only = not _is_writable(self.path)
+            self.read_only = not _is_writable(self.path)
         try:
             self._writer = self._connect()
             prepare(self._writer)
-            if self._read_only:
+            if self.read_only:
                 self._disconnect()
             elif not self._in_memory:
                 # Only now: the journal's mode is written into the file, which might have been another application's.
@@ -190,7 +191,7 @@ class SQLiteFile:
                 finally:
                     # A file that may only be read is opened anew each time, because SQLite then does not look
                     # whether others have written meanwhile.
-                    if self._read_only or self._closed:
+                    if self.read_only or self._closed:
                         connection.close()
                     else:
                         self._idle.append(connection)
@@ -226,13 +227,13 @@ class SQLiteFile:
         if self._closed:
             raise HistoryClosedError(f"{self.path} was closed; open it again")
         connection = sqlite3.connect(
-            _read_only_uri(self.path) if self._read_only else self.path,
-            uri=self._read_only,
+            _read_only_uri(self.path) if self.read_only else self.path,
+            uri=self.read_only,
             timeout=self._timeout,
             isolation_level=None,
             check_same_thread=False,
         )
-        if not self._read_only:
+        if not self.read_only:
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_full and not self._has_log else 'NORMAL'}")
             if self._is_full:
@@ -241,7 +242,7 @@ class SQLiteFile:
         return connection
 
     def _reopen(self) -> sqlite3.Connection:
-        if self._read_only:
+        if self.read_only:
             raise StorageError(f"{self.path} can only be read: this user may not write the file, or to its folder")
         self._writer = self._connect()
         return self._writer

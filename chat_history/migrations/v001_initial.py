@@ -56,8 +56,10 @@ CREATE TABLE chats (
 CHATS_BY_ACTIVITY = "CREATE INDEX chats_by_activity ON chats (owner_key, updated_at, chat_key)"
 
 MESSAGES = {
+    # The id is the number that SQLite gives each row anyway. Said, it stays the same, and ascends with each commit.
     "sqlite": """
 CREATE TABLE messages (
+    id INTEGER NOT NULL PRIMARY KEY,
     chat_key BLOB NOT NULL,
     position INTEGER NOT NULL,
     message_id TEXT NOT NULL,
@@ -71,7 +73,7 @@ CREATE TABLE messages (
     metadata TEXT,
     text TEXT,
     payload TEXT NOT NULL,
-    PRIMARY KEY (chat_key, position),
+    UNIQUE (chat_key, position),
     UNIQUE (chat_key, message_id)
 )
 """,

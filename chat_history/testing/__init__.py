@@ -17,18 +17,34 @@ from .branching import Branching
 from .changing import Changing
 from .chats import Chats
 from .checks import Reopen, check_chat, say, says
+from .contents import BigContents
 from .opening import Opening
 from .owners import Owners
 from .primitives import Primitives
 from .reading import Reading
 from .refusing import Refusing
 from .saves import Saving
+from .searching import Searching
 from .versions import Versions
 
 __all__ = ["Conformance", "check_chat", "say"]
 
 
-class Conformance(Adding, Versions, Saving, Reading, Changing, Branching, Chats, Owners, Opening, Refusing, Primitives):
+class Conformance(
+    Adding,
+    Versions,
+    Saving,
+    Reading,
+    Searching,
+    Changing,
+    BigContents,
+    Branching,
+    Chats,
+    Owners,
+    Opening,
+    Refusing,
+    Primitives,
+):
     """The promises of a backend.
 
     A subclass says how to open a store that is new for each test; each further call opens the same one again, as

@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[ChatHistory], object]] = {
     "get_message_history": lambda history: history.get_message_history("c", format="openai"),
     "get_readable_chat_history": lambda history: history.get_readable_chat_history("c"),
     "get_messages": lambda history: history.get_messages("c"),
+    "search": lambda history: history.search("a"),
     "iter_messages": lambda history: list(history.iter_messages("c")),
     "get_message": lambda history: history.get_message("c", "1"),
     "get_message_count": lambda history: history.get_message_count("c"),

@@ -1,0 +1,79 @@
+"""Search without an index: look at every text. What a backend does that knows no better way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import nlargest
+from typing import TYPE_CHECKING
+
+from .base import ChatKey, ChatRecord, Found, OwnerKey, Record, chat_key
+from .words import Sought
+
+if TYPE_CHECKING:
+    from .base import Backend
+
+__all__ = ["SEARCHED", "newest", "scan"]
+
+SEARCHED = ("active", "archived")
+"""Of which status messages are found: a displaced one is not where its chat is read."""
+PAGE = 200
+
+
+def scan(backend: Backend, owner: OwnerKey, wanted: Sought, chat: ChatKey | None, limit: int) -> list[Found]:
+    """What `Backend.search` says, found by reading all chats of the owner, or the one."""
+
+    def found() -> Iterator[tuple[ChatKey, Found]]:
+        for key, record in _chats(backend, owner, chat):
+            if wanted.is_in(record.title):
+                yield key, title_found(record)
+            for message in _messages(backend, key):
+                if message.status in SEARCHED and wanted.is_in(message.text):
+                    yield key, message_found(record, message)
+
+    return newest(found(), limit)
+
+
+def title_found(chat: ChatRecord) -> Found:
+    """A chat that was found by its title."""
+    return Found(chat.chat_id, chat.title, None, None, -1, chat.title, chat.updated_at)
+
+
+def message_found(chat: ChatRecord, message: Record) -> Found:
+    """A message that was found."""
+    return Found(
+        chat.chat_id,
+        chat.title,
+        message.message_id,
+        message.role,
+        message.position,
+        message.text,
+        message.created_at,
+    )
+
+
+def newest(found: Iterable[tuple[ChatKey, Found]], limit: int) -> list[Found]:
+    """The first by the order of `Backend.search`."""
+    best = nlargest(
+        limit, found, key=lambda each: (each[1].position < 0, each[1].created_at, each[0].key, each[1].position)
+    )
+    return [each for _, each in best]
+
+
+def _chats(backend: Backend, owner: OwnerKey, chat: ChatKey | None) -> Iterator[tuple[ChatKey, ChatRecord]]:
+    if chat is not None:
+        record = backend.get_chat(chat)
+        if record is not None:
+            yield chat, record
+        return
+    place = None
+    while page := backend.list_chats(owner, limit=PAGE, after=place):
+        for record in page:
+            yield chat_key(owner, record.chat_id), record
+        place = page[-1].updated_at, chat_key(owner, page[-1].chat_id).key
+
+
+def _messages(backend: Backend, chat: ChatKey) -> Iterator[Record]:
+    after: int | None = None
+    while records := backend.read(chat, after=after, limit=PAGE, status=None):
+        yield from records
+        after = records[-1].position

@@ -1,0 +1,122 @@
+"""What a search looks for, and how a text is compared with it: the same on every backend.
+
+Case, accents and the width of letters make no difference, and a term may stand anywhere in a word, because many
+languages have no spaces. An index holds hashes of the three letters at each place of each word ("grams") of a block of
+messages: a block in which a term stands has all grams of its words. So an index only ever proposes, and `Sought.is_in`
+decides.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
+from zlib import crc32
+
+__all__ = ["BLOCK", "TITLE", "Sought", "folded", "grams_of"]
+
+BLOCK = 16
+"""So many positions of a chat are indexed together: they have little more grams than one of them."""
+TITLE = -1
+"""The block of a chat's title."""
+
+_ACCENTS = re.compile("[\u0300-\u036f]+")
+_DENSE = "\u2e80"
+"""From here on a script has a letter for a syllable or a word, so that a search may be for one or two of them."""
+_DENSE_RUN = re.compile(f"[{_DENSE}-\U0010ffff]+")
+_ESCAPED = re.compile(rb'["\\/\x00-\x20]')
+
+
+def folded(text: str) -> str:
+    """The text without what makes no difference to a search."""
+    if text.isascii():
+        plain = text.lower()
+    else:
+        plain = unicodedata.normalize("NFKD", text).casefold()
+        plain = unicodedata.normalize("NFC", _ACCENTS.sub("", plain))
+    return plain.replace("\n", " ").replace("\r", " ").replace("\t", " ")
+
+
+class Sought(NamedTuple):
+    """Terms, folded, each of which must stand somewhere in a text."""
+
+    terms: tuple[str, ...]
+
+    def is_in(self, text: str) -> bool:
+        """Whether the text has every term."""
+        plain = folded(text)
+        return all(term in plain for term in self.terms)
+
+    def may_be_in(self, line: bytes) -> bool:
+        """Whether a text that a line of JSON says could have every term: False only if it surely has not."""
+        if not line.isascii() or b"\\u" in line:
+            return True
+        plain = line.lower()
+        return all(term in plain for term in _plain_terms(self))
+
+    def grams(self, owner: UUID) -> list[int]:
+        """What an index has of every text with all the terms; nothing where they are too short to tell."""
+        words = [word for term in self.terms for word in term.split() if len(word) > 2 or min(word) >= _DENSE]
+        grams: set[str] = set()
+        for word in words:
+            grams |= _grams(word) if len(word) > 2 else {word}
+        # Three letters of a word say all that one or two of them would.
+        return sorted(_salted({_hash(gram) for gram in grams}, owner))
+
+
+@lru_cache(maxsize=64)
+def _plain_terms(sought: Sought) -> list[bytes]:
+    """Those that JSON writes as they are."""
+    encoded = [term.encode(errors="surrogatepass") for term in sought.terms]
+    return [term for term in encoded if not _ESCAPED.search(term)]
+
+
+def grams_of(texts: Iterable[str], owner: UUID) -> set[int]:
+    """What an index keeps of texts. Of each owner other numbers, so that nobody's search meets another's texts."""
+    words: set[str] = set()
+    for text in texts:
+        words.update(folded(text).split())
+    hashes: set[int] = set()
+    for word in words:
+        hashes.update(_known[word])
+    return _salted(hashes, owner)
+
+
+def _grams(word: str) -> set[str]:
+    """The three letters at each place of a word, and in dense scripts one and two of them."""
+    grams = {word[at : at + 3] for at in range(len(word) - 2)}
+    if not word.isascii():
+        for run in _DENSE_RUN.findall(word):
+            grams.update(run, [run[at : at + 2] for at in range(len(run) - 1)])
+    return grams
+
+
+def _hash(gram: str) -> int:
+    return crc32(gram.encode(errors="surrogatepass"))
+
+
+def _salted(hashes: set[int], owner: UUID) -> set[int]:
+    salt = owner.int & 0xFFFFFFFF
+    # Signed, as databases have their integers.
+    return {(each ^ salt) - 0x80000000 for each in hashes}
+
+
+class _Known(dict[str, tuple[int, ...]]):
+    """The hashes of words: few are used again and again."""
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        hashes = tuple(map(_hash, _grams(word)))
+        if len(word) <= LONG:
+            if len(self) >= MANY:
+                self.clear()
+            self[word] = hashes
+        return hashes
+
+
+LONG = 32
+"""Longer than most words."""
+MANY = 50_000
+_known = _Known()

@@ -1,0 +1,46 @@
+"""How long a chat may grow: what of it goes when it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from .backends.base import Backend, ChatKey, OutlineRow, PayloadRow
+from .formats import get_format
+from .messages import MessageStatus
+from .windows import newest_turns
+
+__all__ = ["Limit"]
+
+
+class Limit(NamedTuple):
+    """The most messages of a chat that stay active, and what becomes of the oldest turns beyond."""
+
+    max_messages: int
+    overflow: Literal["archive", "delete"]
+
+    def beyond(self, backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> list[OutlineRow]:
+        """Which of a chat's messages must go: whole turns, the oldest first, never the newest one.
+
+        What leads the chat as its system prompt is archived with the rest, because a window carries it along from
+        there, but not deleted.
+        """
+
+        def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
+            return backend.read_payloads(key, before=before, limit=limit, newest=True)
+
+        kept = newest_turns(read, lambda form, payload: 0, last=self.max_messages, most=None)
+        if not kept:
+            return []
+        beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
+        return beyond if self.overflow == "archive" or not beyond else beyond[_leading(backend, key, beyond) :]
+
+
+def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
+    """How many of these messages begin the chat with a system prompt."""
+    for count, row in enumerate(rows):
+        records = backend.find(key, [row[1]])
+        neutral = [get_format(each.format).to_neutral(each.payload) for each in records]
+        if not any(neutral) or neutral[0][0]["role"] != "system":
+            return count
+    return len(rows)

@@ -1,0 +1,185 @@
+"""Windows: whole turns, the newest always, the system prompt that leads, and no orphan. The frameworks judge."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conversations import CONVERSATIONS
+from frameworks import FRAMEWORKS, PROMPT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openai_api import check_chat, check_items
+from telling import stored, told
+
+from chat_history import ChatHistory, open_history
+from chat_history.formats import neutral_messages
+from chat_history.testing import say
+
+CHECKS = {"openai": check_chat, "openai_responses": check_items}
+LEAD = say("system", "Be terse.")
+
+
+@st.composite
+def turns(draw: st.DrawFn, *, cut: bool) -> list[list[dict[str, Any]]]:
+    """Chats as they come: turns of calls in parallel and one after the other. cut: some calls were never answered."""
+    found = []
+    for turn in range(draw(st.integers(1, 5))):
+        messages = [say("user", f"question {turn}")]
+        for step in range(draw(st.integers(0, 2))):
+            ids = [f"call_{turn}_{step}_{each}" for each in range(draw(st.integers(1, 3)))]
+            calls = [
+                {
+                    "id": each,
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": json.dumps({"city": each})},
+                }
+                for each in ids
+            ]
+            messages.append({"role": "assistant", "content": None, "tool_calls": calls})
+            answered = draw(st.permutations(ids))
+            missing = draw(st.sampled_from([0, 0, 0, cut]))
+            messages += [
+                {"role": "tool", "tool_call_id": each, "content": f"result of {each}"}
+                for each in answered[: len(ids) - missing]
+            ]
+        if draw(st.sampled_from([True, True, True, False])):
+            messages.append(say("assistant", f"answer {turn}"))
+        found.append(messages)
+    return found
+
+
+WINDOWS = st.one_of(
+    st.fixed_dictionaries({"last": st.integers(1, 20)}),
+    st.fixed_dictionaries({"max_tokens": st.integers(1, 200)}),
+    st.fixed_dictionaries({"last": st.integers(1, 20), "max_tokens": st.integers(1, 200)}),
+)
+
+
+@pytest.mark.parametrize("target", FRAMEWORKS)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), leads=st.booleans(), window=WINDOWS, native=st.booleans())
+@pytest.mark.filterwarnings("ignore::chat_history.ConversionWarning")
+def test_a_framework_goes_on_from_every_window(
+    target: str, data: st.DataObject, leads: bool, window: dict[str, int], native: bool
+) -> None:
+    # What is of the format itself comes back as it is, also a call that was never answered.
+    chat = data.draw(turns(cut=target != "openai"))
+    with open_history("memory:") as history:
+        history.add_messages("c", [LEAD] * leads + [message for turn in chat for message in turn])
+        if native:
+            whole = history.get_message_history("c", format=target)
+            history.delete_chat_history("c")
+            history.add_messages("c", whole, format=target)
+        messages = history.get_message_history("c", format=target, **window)
+    run = FRAMEWORKS[target](messages)
+    if run.seen_as in CHECKS:
+        CHECKS[run.seen_as](run.seen)
+    words, calls, results = told(stored(target, messages))
+    asked = [text for text in words if text.startswith("question")]
+    every = [turn[0]["content"] for turn in chat]
+    assert asked == every[len(every) - len(asked) :], "whole turns, and the newest ones"
+    assert asked, "the newest always"
+    assert (LEAD["content"] in words) == leads
+    kept = chat[len(chat) - len(asked) :]
+    assert [text for text in words if text.startswith("answer")] == [
+        message["content"] for turn in kept for message in turn if str(message["content"]).startswith("answer")
+    ]
+    answered = {message["tool_call_id"] for turn in kept for message in turn if message["role"] == "tool"}
+    assert {text for _, text in results} >= {f"result of {each}" for each in answered}
+    assert {arguments["city"] for _, arguments in calls} >= answered
+    assert told(stored(run.seen_as, run.seen))[0][-1] == PROMPT
+
+
+# ---- a chat that may not grow for ever
+
+
+def active(history: ChatHistory, chat_id: str = "c") -> list[str]:
+    return [message.text for message in history.iter_messages(chat_id)]
+
+
+def fill(history: ChatHistory, count: int, chat_id: str = "c") -> None:
+    for number in range(count):
+        history.add_messages(chat_id, [say("user", f"q{number}"), say("assistant", f"a{number}")])
+
+
+@pytest.mark.parametrize("overflow", ["archive", "delete"])
+@pytest.mark.parametrize("backend", ["memory:", "json"])
+def test_a_chat_grows_no_longer_than_the_configuration_says(tmp_path: Any, overflow: Any, backend: str) -> None:
+    place = tmp_path / "chats.json" if backend == "json" else backend
+    with open_history(place, max_messages=5, overflow=overflow) as history:
+        history.add_message("c", LEAD)
+        fill(history, 10)
+        lead = [LEAD["content"]] if overflow == "delete" else []
+        assert active(history) == [*lead, "q8", "a8", "q9", "a9"]
+        assert history.get_message_count("c", status=None) == (21 if overflow == "archive" else 5)
+        window = history.get_message_history("c", format="openai")
+        assert window[0] == LEAD, "the system prompt leads in either case"
+        window += [say("user", "q10"), say("assistant", "a10")]
+        assert [each.text for each in history.save_messages("c", window)] == ["q10", "a10"]
+        assert active(history) == [*lead, "q9", "a9", "q10", "a10"]
+        history.add_message("c", say("user", "q11"))
+        assert active(history)[-1] == "q11"
+        view = history.for_user("ann")
+        fill(view, 5)
+        assert len(active(view)) == 4
+        history.add_messages("long", [say("user", "q"), *(say("assistant", str(each)) for each in range(20))])
+        assert len(active(history, "long")) == 21, "the newest turn stays, however long"
+
+
+def test_the_limit_is_part_of_the_settings_and_of_every_way_to_say_them(tmp_path: Any) -> None:
+    from chat_history import ConfigError, InvalidArgumentError, JSONChatHistory, reopen_history
+    from chat_history.backends.json_file import JSONBackend
+
+    path = str(tmp_path / "chats.json")
+    ways: list[Any] = [
+        lambda: open_history({"backend": "json", "storage_path": path, "max_messages": 2, "overflow": "delete"}),
+        lambda: JSONChatHistory(storage_path=path, max_messages=2, overflow="delete"),
+        lambda: JSONChatHistory({"storage_path": path, "max_messages": "2"}, overflow="delete"),
+        lambda: open_history(JSONBackend(path), max_messages=2, overflow="delete"),
+        lambda: ChatHistory(JSONBackend(path), max_messages=2, overflow="delete"),
+    ]
+    for way in ways:
+        with way() as history:
+            assert (history.settings["max_messages"], history.settings["overflow"]) == (2, "delete")
+            kept = history.settings
+        with reopen_history(kept) as history:
+            history.clear_all()
+            fill(history, 3)
+            assert active(history) == ["q2", "a2"]
+    for wrong in ({"max_messages": 0}, {"max_messages": 2.5}, {"overflow": "drop"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            open_history({"backend": "json", "storage_path": path, **wrong})
+    for wrong in ({"max_messages": 0}, {"max_messages": 2, "overflow": "drop"}):
+        with pytest.raises(InvalidArgumentError):
+            ChatHistory(JSONBackend(path), **wrong)  # type: ignore[arg-type]
+
+
+def test_real_runs_go_on_within_the_limit() -> None:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    agent = Agent(TestModel(), system_prompt="Be terse.")
+    agent.tool_plain(lambda: "warm", name="look")
+    with open_history("memory:", max_messages=8) as history:
+        for turn in range(6):
+            messages = history.get_message_history("c")
+            result = agent.run_sync(f"turn {turn}", message_history=messages)
+            history.save_messages("c", result.all_messages())
+        whole = list(history.iter_messages("c", status=None))
+        assert len(whole) == 14, "nothing twice, nothing lost"
+        assert 4 <= history.get_message_count("c") <= 8
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_the_lead_of_any_format_is_known_to_the_limit(name: str) -> None:
+    with open_history("memory:", max_messages=2, overflow="delete") as history:
+        history.add_messages("c", CONVERSATIONS[name](), format=name)
+        fill(history, 3)
+        first = next(history.iter_messages("c"))
+        (index, lead), *_ = neutral_messages(stored(name, CONVERSATIONS[name]()))
+        assert index == 0
+        if lead["role"] == "system":
+            assert first.payload == stored(name, CONVERSATIONS[name]())[0].payload
+        assert active(history)[-2:] == ["q2", "a2"]
