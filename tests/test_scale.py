@@ -16,6 +16,7 @@ import pytest
 import servers
 from conftest import remove_postgres, start_postgres
 from psycopg import sql
+from psycopg_pool import ConnectionPool
 from stores import FORGET, PARTITION, Store
 
 import chat_history
@@ -73,6 +74,15 @@ def test_a_pooler_that_ignores_options_is_noticed(postgres_url: str, schema: str
     with (
         servers.pgbouncer(postgres_url, "ignore_startup_parameters = options") as url,
         ChatHistory(PostgresBackend(url, schema=schema)) as history,
+    ):
+        assert prepared(history) == 0
+        assert history.get_message_count("c") == 5
+
+
+def test_a_pool_that_prepares_nothing_is_used_behind_a_pooler(pooled_url: str, schema: str) -> None:
+    with (
+        ConnectionPool(pooled_url, kwargs={"prepare_threshold": None}, min_size=2, open=True) as pool,
+        ChatHistory(PostgresBackend(pool=pool, schema=schema)) as history,
     ):
         assert prepared(history) == 0
         assert history.get_message_count("c") == 5
