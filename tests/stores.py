@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from chat_history import ChatHistory
@@ -17,6 +19,8 @@ pytest.register_assert_rewrite("chat_history.testing")
 ALL = ("json", "sqlite", "relaxed", "memory", "postgres")
 DURABLE = ("json", "sqlite", "postgres")
 """Those that other processes can open, and that lose nothing."""
+SCALED = ("postgres behind pgbouncer", "postgres partitioned")
+"""Postgres as large installations have it."""
 
 SPAWN = multiprocessing.get_context("forkserver")
 """Makes processes that share nothing with this one, and soon: one of their kind has done the imports."""
@@ -30,6 +34,9 @@ SPAWN.set_forkserver_preload(
         "chat_history_adapters.formats.openai_chat",
     ]
 )
+
+SCALE = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+PARTITION, FORGET = re.findall(r"^```sql\n(.*?)^```$", SCALE, re.MULTILINE | re.DOTALL)[:2]
 
 
 class Store(NamedTuple):
@@ -49,7 +56,7 @@ class Store(NamedTuple):
             from chat_history.backends.json_file import JSONBackend
 
             return JSONBackend(self.place)
-        if self.kind == "postgres":
+        if self.kind.startswith("postgres"):
             from chat_history.backends.postgres import PostgresBackend
 
             return PostgresBackend(self.place, schema=self.schema)
@@ -60,13 +67,38 @@ class Store(NamedTuple):
     def open(self) -> ChatHistory:
         return ChatHistory(self.backend())
 
+    def execute(self, commands: str) -> None:
+        """Run SQL in this store, which is one of Postgres."""
+        with psycopg.connect(self.place, autocommit=True, options=f"-c search_path={self.schema}") as connection:
+            connection.execute(commands)
+
+
+@pytest.fixture(scope="session")
+def partitioned_store(postgres_url: str) -> Store:
+    """A store with the tables that docs/scale.md makes, which takes a while."""
+    made = Store("postgres partitioned", postgres_url, f"s{uuid4().hex}")
+    made.backend().close()
+    made.execute(PARTITION)
+    return made
+
+
+@pytest.fixture
+def partitioned(partitioned_store: Store) -> Store:
+    """The same, without a chat."""
+    tables = "chats", "messages", "message_grams", "contents", "content_uses"
+    partitioned_store.execute("; ".join(f"DELETE FROM {table}" for table in tables))
+    return partitioned_store
+
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A new store of the kind that `on` named."""
     kind: str = request.param
-    if kind == "postgres":
-        return Store(kind, request.getfixturevalue("postgres_url"), f"s{uuid4().hex}")
+    if kind.startswith("postgres"):
+        url = request.getfixturevalue("pooled_url" if kind == "postgres behind pgbouncer" else "postgres_url")
+        if kind == "postgres partitioned":
+            return request.getfixturevalue("partitioned")
+        return Store(kind, url, f"s{uuid4().hex}")
     return Store(kind, ":memory:" if kind == "memory" else str(tmp_path / "chats"))
 
 

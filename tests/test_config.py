@@ -184,6 +184,11 @@ def test_an_installed_backend_is_found_by_name(monkeypatch: pytest.MonkeyPatch) 
         backend = history._backend()
         assert isinstance(backend, Notebook)
         assert backend.made_with == (7, "blue", "")
+    with open_history({"url": "notebook://ann:p@ss/w?rd@shelf/7", "pages": 7, "user_id": "ann"}) as history:
+        backend = history._backend()
+        assert isinstance(backend, Notebook)
+        assert backend.made_with == (7, "blue", "notebook://ann:p@ss/w?rd@shelf/7")
+        assert history.user_id == "ann"
     with pytest.raises(ConfigError, match="json, sqlite, postgres, notebook"):
         open_history({"backend": "notepad", "pages": 7})
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from stores import ALL, Store, on
+from stores import ALL, SCALED, Store, on
 
 from chat_history.backends.base import Backend
 from chat_history.testing import Conformance
 
 
-@on(*ALL)
+@on(*ALL, *SCALED)
 class TestEveryBackend(Conformance):
     @pytest.fixture
     def open_backend(self, store: Store) -> Callable[[], Backend]:

@@ -19,11 +19,15 @@ PAGES_WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=lambda page: page.name)
-def test_every_snippet_of_a_page_runs(page: Path, tmp_path: Path, postgres_url: str) -> None:
+def test_every_snippet_of_a_page_runs(
+    page: Path, tmp_path: Path, postgres_url: str, request: pytest.FixtureRequest
+) -> None:
     """The blocks of a page run in order, as one program, in an empty folder."""
     program = tmp_path / "snippets.py"
     program.write_text("\n".join(BLOCK.findall(page.read_text())))
-    _run(program, tmp_path, postgres_url)
+    redis_url = request.getfixturevalue("redis_url") if "REDIS_URL" in program.read_text() else ""
+    importable = os.pathsep.join([str(ROOT / "docs" / "examples"), os.environ.get("PYTHONPATH", "")])
+    _run(program, tmp_path, postgres_url, REDIS_URL=redis_url, PYTHONPATH=importable)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
@@ -32,9 +36,12 @@ def test_every_example_runs(example: Path, tmp_path: Path, postgres_url: str) ->
     _run(example, tmp_path, postgres_url)
 
 
-def _run(program: Path, folder: Path, postgres_url: str) -> None:
+def _run(program: Path, folder: Path, postgres_url: str, **variables: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("POSTGRES_", "CHAT_HISTORY"))}
     environment |= {"POSTGRES_URL": postgres_url, "HOME": str(folder), "PYTHONWARNINGS": "error"}
+    # Which is all that a program sees of a replica that has caught up.
+    read_only = f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-c%20default_transaction_read_only%3Don"
+    environment |= {"POSTGRES_REPLICA_URL": read_only, **variables}
     environment.pop("DATABASE_URL", None)
     ran = subprocess.run(
         [sys.executable, program], cwd=folder, env=environment, capture_output=True, text=True, timeout=120

@@ -13,7 +13,7 @@ from stores import DURABLE, Store, on
 
 from chat_history import ChatHistory, ConfigError, PostgresChatHistory, open_history, reopen_history
 from chat_history.backends.base import Backend
-from chat_history.backends.postgres_connections import _location
+from chat_history.backends.postgres_opening import location_of
 from chat_history.config import _with_password
 
 HELLO = {"role": "user", "content": "Hello!"}
@@ -134,5 +134,5 @@ def test_what_nothing_can_open_again_says_so(postgres_url: str) -> None:
 def test_a_location_names_the_whole_place(parts: dict[str, str], location: str) -> None:
     from psycopg.conninfo import conninfo_to_dict
 
-    assert _location(parts) == location
+    assert location_of(parts) == location
     assert conninfo_to_dict(location) == parts

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from stores import ALL, Store, on
+from stores import ALL, SCALED, Store, on
 
 from chat_history import (
     ChatExistsError,
@@ -28,7 +28,7 @@ from chat_history.backends.words import folded
 from chat_history.doctor.chats import examine_chats
 from chat_history.testing import check_chat, say
 
-EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50}
+EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 12)
 """So many that each store takes about twenty seconds."""
 
 ALPHABET = [say("user", "aaa bbb"), say("user", "bbb"), say("assistant", "aaa bbb"), say("system", "s")]
@@ -578,14 +578,14 @@ class Machine(RuleBasedStateMachine):
             opening.shutdown()
 
 
-@on(*ALL)
+@on(*ALL, *SCALED)
 def test_any_sequence_of_operations_does_what_the_model_does(store: Store, tmp_path: Path) -> None:
     numbers = count()
 
     class Here(Machine):
         @staticmethod
         def new_store() -> Store:
-            file = store.kind not in ("memory", "postgres")
+            file = store.kind != "memory" and not store.schema
             return store._replace(place=str(tmp_path / f"chats {next(numbers)}")) if file else store
 
     quietly = settings(

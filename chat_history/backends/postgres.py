@@ -139,8 +139,15 @@ CHAT_IDS = "SELECT chat_id FROM {schema}chats WHERE owner_key = %s ORDER BY crea
 DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
 DELETE_CHAT_OF_VERSION = "DELETE FROM {schema}chats WHERE chat_key = $1 AND version = $2 RETURNING chat_key"
 DELETE_CHATS = "DELETE FROM {schema}chats WHERE owner_key = $1 RETURNING chat_key"
-DELETE_MESSAGES = "DELETE FROM {schema}messages WHERE chat_key = ANY($1)"
-DELETE_GRAMS = "DELETE FROM {schema}message_grams WHERE chat_key = ANY($1)"
+# An array would be looked for in every partition, so one chat has statements of its own.
+DELETE_MESSAGES = {
+    False: "DELETE FROM {schema}messages WHERE chat_key = $1",
+    True: "DELETE FROM {schema}messages WHERE chat_key = ANY($1)",
+}
+DELETE_GRAMS = {
+    False: "DELETE FROM {schema}message_grams WHERE chat_key = $1",
+    True: "DELETE FROM {schema}message_grams WHERE chat_key = ANY($1)",
+}
 
 LARGEST = 2**63 - 1
 MOST = 2**61
@@ -178,8 +185,9 @@ class PostgresBackend(Backend):
     conninfo: a URL or a libpq string; what it leaves out is libpq's to find (PGHOST, PGPASSFILE, a service file).
     pool: a `psycopg_pool.ConnectionPool` to use instead, which stays open when this is closed. schema: created if it is
     missing; the first of the search path otherwise. timeout: seconds to wait for a connection or a lock. durability
-    "relaxed": a crash of the server may take the last moments. prepare: False behind a pooler that does not know
-    prepared statements. migrations: a package of the integrator's own steps (see `chat_history.migrations.runner`).
+    "relaxed": a crash of the server may take the last moments. prepare: whether statements are prepared; None: unless a
+    pooler is seen to stand between. migrations: a package of the integrator's own steps (see
+    `chat_history.migrations.runner`).
     """
 
     name = "postgres"
@@ -195,7 +203,7 @@ class PostgresBackend(Backend):
         max_connections: int = 10,
         timeout: float = 30.0,
         durability: Literal["full", "relaxed"] = "full",
-        prepare: bool = True,
+        prepare: bool | None = None,
         migrations: str | None = None,
     ) -> None:
         self._options = {
@@ -409,9 +417,10 @@ class PostgresBackend(Backend):
                 rows = ask(connection, self._sql(statement), parameters)
                 deleted = [(rows.get_value(row, 0) or b"").decode() for row in range(rows.ntuples)]
                 if deleted:
-                    keys = [f"{{{','.join(deleted)}}}"]
-                    messages = ask(connection, self._sql(DELETE_MESSAGES), keys).command_tuples or 0
-                    ask(connection, self._sql(DELETE_GRAMS), keys)
+                    several = len(deleted) > 1
+                    keys = [f"{{{','.join(deleted)}}}"] if several else deleted
+                    messages = ask(connection, self._sql(DELETE_MESSAGES[several]), keys).command_tuples or 0
+                    ask(connection, self._sql(DELETE_GRAMS[several]), keys)
                     forget_chats(connection, self._sql, owner, deleted)
             return Cleared(len(deleted), messages)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import psycopg
 from psycopg import pq
@@ -24,6 +22,7 @@ from chat_history.errors import (
     StoreUnavailableError,
 )
 
+from .postgres_opening import PLACE, REFUSED_OPTION, connect, location_of, query_of, settings_of
 from .postgres_wire import Connection, OurConnection
 
 __all__ = ["Connections"]
@@ -32,8 +31,6 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 """How often work is begun, where its connection was lost or others stood in its way."""
-
-PLACE = ("user", "host", "port", "dbname")
 
 _AGAIN = {"40001", "40P01"}
 """SQLSTATE: two transactions stood in each other's way, and this one was undone."""
@@ -54,7 +51,7 @@ class Connections:
         least: int,
         most: int,
         timeout: float,
-        prepare: bool,
+        prepare: bool | None,
     ) -> None:
         if pool is not None and not isinstance(pool, ConnectionPool):
             raise ConfigError(f"pool must be a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
@@ -62,7 +59,8 @@ class Connections:
         self._pool = pool
         self._sizes = max(least, 1), max(least, most, 1)
         self._timeout = timeout
-        self._settings = {} if pool else _settings(conninfo, timeout, prepare)
+        self._prepares = prepare
+        self._settings = {} if pool else settings_of(conninfo, timeout)
         self._conninfo = conninfo
         self._closed = False
         self._borrowed: set[Connection] = set()
@@ -73,7 +71,7 @@ class Connections:
         self._abandoned: list[object] = []
         """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
-        self.location = _location(self._settings)
+        self.location = location_of(self._settings)
 
     @property
     def url(self) -> str:
@@ -83,7 +81,7 @@ class Connections:
         secret = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar}
         given = conninfo_to_dict(self._conninfo)
         options = {name: value for name, value in given.items() if name not in secret.union(PLACE)}
-        return self.location + ("&" if "?" in self.location else "?") * bool(options) + _query(options)
+        return self.location + ("&" if "?" in self.location else "?") * bool(options) + query_of(options)
 
     def open(self, prepare: Callable[[Connection], object]) -> None:
         """Connect, once, and prepare the database."""
@@ -97,7 +95,7 @@ class Connections:
         else:
             # Not left to the pool, which would try again and again where the reason is plain.
             try:
-                connection = OurConnection.connect(**self._settings)
+                connection, self._settings = connect(self._settings, self._timeout, self._prepares)
             except psycopg.Error as error:
                 raise self._explained(error) from error
             try:
@@ -108,7 +106,7 @@ class Connections:
             self._keep(connection)
 
     def _prepare(self, connection: Connection, prepare: Callable[[Connection], object]) -> None:
-        self.location = _location(connection.info.get_parameters())
+        self.location = location_of(connection.info.get_parameters())
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in (None, "UTF8"):
             raise StorageError(
@@ -249,42 +247,8 @@ class Connections:
             return DamagedStoreError(f"{self.location}: the database is damaged: {reason}")
         if code == _READ_ONLY:
             return StorageError(f"{self.location} can only be read (a standby server?): {reason}")
-        if "startup parameter" in reason:
-            reason += " (a pooler? give prepare=False)"
+        if REFUSED_OPTION in reason:
+            reason += " (a pooler? leave out what it does not know, such as options)"
         if is_lost and isinstance(error, psycopg.OperationalError):
             return StoreUnavailableError(f"{self.location} cannot be reached: {reason}")
         return StorageError(f"{self.location}: Postgres refused: {reason}")
-
-
-def _settings(conninfo: str, timeout: float, prepare: bool) -> dict[str, Any]:
-    """What every connection is opened with."""
-    try:
-        settings: dict[str, Any] = dict(conninfo_to_dict(conninfo))
-    except psycopg.ProgrammingError:
-        # Not chained: the driver's message quotes the string, and its password with it.
-        raise ConfigError(
-            "the Postgres URL or connection string cannot be read; special characters in a user or password must be "
-            "percent-encoded in a URL, and quoted in a connection string"
-        ) from None
-    milliseconds = max(1, int(timeout * 1000))
-    settings.setdefault("connect_timeout", max(2, min(10, int(timeout))))
-    settings.setdefault("tcp_user_timeout", milliseconds)
-    settings.setdefault("fallback_application_name", "chat_history")
-    if prepare:
-        # Not for poolers: they refuse options, because one session serves many.
-        options = settings.get("options") or os.environ.get("PGOPTIONS", "")
-        settings["options"] = f"{options} -c lock_timeout={milliseconds}".strip()
-    return settings | {"client_encoding": "utf8", "autocommit": True, "prepare_threshold": 0 if prepare else None}
-
-
-def _location(parts: Mapping[str, Any]) -> str:
-    """A URL without the password."""
-    user, host, port, database = (str(parts.get(name) or "") for name in PLACE)
-    where, query = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else ""), ""
-    if host.startswith(("/", "@")) or "," in host:
-        where, query = "", "?" + _query({"host": host, "port": port} if port else {"host": host})
-    return f"postgresql://{quote(user, safe='')}{'@' * bool(user)}{where}/{quote(database)}{query}"
-
-
-def _query(options: Mapping[str, Any]) -> str:
-    return "&".join(f"{name}={quote(str(value), safe='/@,')}" for name, value in options.items())

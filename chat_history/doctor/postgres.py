@@ -34,7 +34,7 @@ def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     except StoreUnavailableError as reason:
         if "startup parameter" not in str(reason):
             raise
-        yield error("pooling", str(reason), "a pooler stands before the server: give prepare=false")
+        yield error("pooling", str(reason), "a pooler stands before the server: leave prepare out")
         return
     planned = tables.plan()
     yield from examine_plan(planned, tables.location)
@@ -64,7 +64,8 @@ def _pooling(connection: Any, tables: Tables) -> Finding:
 
     In transaction mode it lets one session serve two connections that are open at once, which no server does.
     """
-    mode = f"the store is opened with prepare={str(tables.prepares).lower()}"
+    prepares = tables.prepares
+    mode = "the store is opened " + ("as that needs" if prepares is None else f"with prepare={str(prepares).lower()}")
     ours: set[int] = set()
     theirs: set[int] = set()
 
@@ -75,14 +76,14 @@ def _pooling(connection: Any, tables: Tables) -> Finding:
 
     tables.visit(compare)
     if ours & theirs - {None}:
-        if tables.prepares:
+        if prepares:
             return warning(
                 "pooling",
                 f"a pooler in transaction mode stands before the server, and {mode}",
-                "give prepare=false, unless the pooler knows prepared statements (PgBouncer 1.21 or later, with "
+                "leave prepare out, unless the pooler knows prepared statements (PgBouncer 1.21 or later, with "
                 "max_prepared_statements above 0)",
             )
-        return fine("pooling", f"a pooler in transaction mode stands before the server, and {mode}, as it should be")
+        return fine("pooling", f"a pooler in transaction mode stands before the server, and {mode}")
     if ours - {None, connection.info.backend_pid}:
         return fine("pooling", f"a pooler seems to stand before the server, in session mode; {mode}")
     return fine("pooling", f"no pooler stands before the server; {mode}")
