@@ -8,11 +8,11 @@ import pytest
 from stores import ALL, SCALED, Store, on
 
 from chat_history.backends.base import Backend
-from chat_history.testing import Conformance
+from chat_history.testing import Conformance, KeptContents
 
 
 @on(*ALL, *SCALED)
-class TestEveryBackend(Conformance):
+class TestEveryBackend(Conformance, KeptContents):
     @pytest.fixture
     def open_backend(self, store: Store) -> Callable[[], Backend]:
         return store.backend

@@ -97,8 +97,9 @@ def test_it_can_be_written_to(url: str, expected: list[dict[str, Any]]) -> None:
 
 def test_it_goes_back_to_its_own_tables_and_forward_again(url: str, expected: list[dict[str, Any]]) -> None:
     tables = Tables.of(choose(url))
-    if tables is None:
-        pytest.skip("a JSON file has no tables")
+    if tables is None:  # a JSON file
+        assert "no tables" in told("migrate", "--url", url)
+        return
     before = tables.plan()
     own = before.applied[-1].version
     told("migrate", "--url", url)

@@ -17,7 +17,7 @@ from .branching import Branching
 from .changing import Changing
 from .chats import Chats
 from .checks import Reopen, check_chat, say, says
-from .contents import BigContents
+from .contents import BigContents, KeptContents
 from .opening import Opening
 from .owners import Owners
 from .primitives import Primitives
@@ -27,7 +27,7 @@ from .saves import Saving
 from .searching import Searching
 from .versions import Versions
 
-__all__ = ["Conformance", "check_chat", "say"]
+__all__ = ["Conformance", "KeptContents", "check_chat", "say"]
 
 
 class Conformance(
@@ -54,6 +54,8 @@ class Conformance(
             @pytest.fixture
             def open_backend(self, tmp_path):
                 return lambda: MyBackend(tmp_path / "store")
+
+    One that keeps big contents beside the messages (`keeps_contents`) is a subclass of `KeptContents` too.
     """
 
     @pytest.fixture

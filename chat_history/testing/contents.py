@@ -18,7 +18,7 @@ from chat_history.messages import Message
 from .checks import Reopen, check_chat, contents, say, version
 from .primitives import KEY, NOW, draft
 
-__all__ = ["BigContents", "image", "showing"]
+__all__ = ["BigContents", "KeptContents", "image", "showing"]
 
 
 def image(seed: int, size: int = 30_000) -> str:
@@ -87,11 +87,6 @@ GOING: dict[str, Callable[[ChatHistory, str], object]] = {
 class BigContents:
     """Images, audio and files in messages come back as they were, and are kept once for each owner."""
 
-    @pytest.fixture
-    def keeping(self, backend: Backend) -> None:
-        if not backend.keeps_contents:
-            pytest.skip("this backend leaves what is big in the messages")
-
     @pytest.mark.parametrize("message", EDGES.values(), ids=list(EDGES))
     def test_a_big_message_comes_back_as_it_was(self, history: ChatHistory, reopen: Reopen, message: Message) -> None:
         history.add_message("c", say("system", "s"))
@@ -121,7 +116,17 @@ class BigContents:
             assert [row[3] for row in opened.read_payloads(KEY)] == payloads + payloads[:2]
             assert [record.payload for record in opened.find(KEY, ["1", "2"])] == payloads[1:3]
 
-    @pytest.mark.usefixtures("keeping")
+    def test_images_in_a_long_import_are_all_there(self, history: ChatHistory, reopen: Reopen) -> None:
+        images = [image(number, 13_000) for number in range(3)]
+        messages = [showing(images[number % 3]) if number % 400 > 397 else say("user", "x") for number in range(2500)]
+        stored = history.add_messages("c", messages)
+        assert check_chat(reopen(), "c") == list(stored)
+        assert history.get_chat_history("c") == messages
+
+
+class KeptContents:
+    """Images, audio and files are kept once for each owner: of a backend whose `keeps_contents` is True."""
+
     def test_the_same_image_in_several_chats_is_kept_once_beside_them(
         self, history: ChatHistory, reopen: Reopen
     ) -> None:
@@ -136,7 +141,6 @@ class BigContents:
                 assert all(len(row.payload) + len(row.text) < 500 for row in rows)
                 assert contents(opened, chat) == [showing(ONE)["content"], ONE]
 
-    @pytest.mark.usefixtures("keeping")
     @pytest.mark.parametrize("going", GOING.values(), ids=list(GOING))
     def test_an_image_goes_with_the_last_message_that_refers_to_it(
         self, history: ChatHistory, reopen: Reopen, going: Callable[[ChatHistory, str], object]
@@ -151,7 +155,6 @@ class BigContents:
         history.add_message("c", showing(ONE))
         assert history.get_chat_history("c", last=1) == [showing(ONE)]
 
-    @pytest.mark.usefixtures("keeping")
     def test_an_image_stays_for_as_long_as_any_message_refers_to_it(self, history: ChatHistory, reopen: Reopen) -> None:
         first, second, third = history.add_messages("c", [showing(ONE, OTHER), say("tool", ONE), showing(ONE)])
         fork = history.fork_chat("c", new_chat_id="fork", at=first.message_id)
@@ -169,7 +172,6 @@ class BigContents:
         history.delete_chat_history("fork")
         assert kept(reopen(), ONE, OTHER) == []
 
-    @pytest.mark.usefixtures("keeping")
     def test_owners_share_no_image(self, history: ChatHistory, reopen: Reopen) -> None:
         owners = [history.for_user(user, tenant_id=tenant) for tenant, user in [("", ""), ("", "ann"), ("ann", "")]]
         for owner in owners[:2]:
@@ -181,7 +183,6 @@ class BigContents:
         assert owners[1].update_chat("c", shared=True)
         assert history.for_user("bob").shared_by("ann").get_chat_history("c") == [showing(ONE)]
 
-    @pytest.mark.usefixtures("keeping")
     def test_a_write_that_is_refused_keeps_no_image(self, history: ChatHistory, reopen: Reopen) -> None:
         history.add_message("c", say("user", "a"))
         for write in (history.add_messages, history.save_messages, history.set_messages):
@@ -191,10 +192,3 @@ class BigContents:
             history.add_messages("c", [showing(ONE), say("user", float("nan"))])  # type: ignore[arg-type]
         assert kept(reopen(), ONE) == []
         assert contents(history) == ["a"]
-
-    def test_images_in_a_long_import_are_all_there(self, history: ChatHistory, reopen: Reopen) -> None:
-        images = [image(number, 13_000) for number in range(3)]
-        messages = [showing(images[number % 3]) if number % 400 > 397 else say("user", "x") for number in range(2500)]
-        stored = history.add_messages("c", messages)
-        assert check_chat(reopen(), "c") == list(stored)
-        assert history.get_chat_history("c") == messages
