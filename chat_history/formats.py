@@ -371,6 +371,8 @@ def _repaired(
     answers: list[tuple[int, Message]], others: list[tuple[int, Message]], following: int | None, native: set[int]
 ) -> list[tuple[int, Message]]:
     """Answers of the assistant and what follows them: the results of their tool calls first, each of them once."""
+    # A call that is followed by an answer without one is not one of several in parallel: it was over by then.
+    done = max((place for place, (_, message) in enumerate(answers) if not message.get("tool_calls")), default=-1)
     waiting = [
         (place, index, message, call)
         for place, (index, message) in enumerate(answers)
@@ -388,7 +390,7 @@ def _repaired(
             rest.append((index, message))
             continue
         place, called, *_ = waiting.pop(answered)
-        if place < len(answers) - 1 and not {called, index} & native:  # another answer stands between the two
+        if place < done and not {called, index} & native:
             between.setdefault(place, []).append((called, message))
             continue
         if rest and index not in native:  # it moves to the front, and with it to another source
@@ -397,7 +399,7 @@ def _repaired(
     goes_on = following is not None or not all(message.get("orphan") for _, message in rest)
     then = rest[0][0] if rest else following
     for place, index, message, call in waiting:
-        if place < len(answers) - 1 and index not in native:
+        if place < done and index not in native:
             between.setdefault(place, []).append((index, _interrupted(message, call)))
         elif goes_on:
             target = then if index in native and then is not None and then not in native else index
