@@ -18,7 +18,7 @@ from chat_history.testing import say
 
 OWNERS = [("", ""), ("", "ann"), ("acme", "ann"), ("acme", "bob"), ("ann", "")]
 """Names of which one could be taken for another."""
-EXAMPLES = {"memory": 40, "relaxed": 20, "sqlite": 20, "json": 20, "postgres": 12}
+EXAMPLES = {"memory": 100, "relaxed": 50, "sqlite": 50, "json": 50, "postgres": 40}
 
 chats = st.sampled_from(["c", "c", "d"])
 ids = st.sampled_from(["1", "2", "3", "4"])
