@@ -28,8 +28,8 @@ from chat_history.backends.words import folded
 from chat_history.doctor.chats import examine_chats
 from chat_history.testing import check_chat, say
 
-EXAMPLES = {"memory": 300, "relaxed": 100, "sqlite": 150, "json": 90, "postgres": 50} | dict.fromkeys(SCALED, 12)
-"""So many that each store takes about twenty seconds."""
+EXAMPLES = {"memory": 200, "relaxed": 60, "sqlite": 100, "json": 80, "postgres": 40} | dict.fromkeys(SCALED, 12)
+"""So many that each store takes about fifteen seconds."""
 
 ALPHABET = [say("user", "aaa bbb"), say("user", "bbb"), say("assistant", "aaa bbb"), say("system", "s")]
 """Few messages, so that they repeat."""
