@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chat_history.errors import InvalidMessageError
@@ -41,6 +41,7 @@ VALUE = st.recursive(
 
 
 @patiently
+@example({}, "\x7f")
 @given(st.dictionaries(TEXT, VALUE, max_size=4), TEXT)
 def test_every_dict_of_json_comes_back_equal(fields: dict[str, Any], role: str) -> None:
     message = {**fields, "role": role}

@@ -33,7 +33,8 @@ def payload_of(message: dict[str, Any]) -> str:
             _check(message, "message", 1)
             payload = _encode(message)
             break
-        quoted = encode_basestring_ascii(value) if value.isascii() else encode_basestring(value)
+        is_plain = value.isascii() and "\x7f" not in value  # which only one of the two escapes
+        quoted = encode_basestring_ascii(value) if is_plain else encode_basestring(value)
         items.append(f"{_key(key)}: {quoted}")
     else:
         payload = f"{{{', '.join(items)}}}"
