@@ -86,7 +86,7 @@ class Writer:
         text = plain_text(message["content"])
         if self.is_first_line:
             # An id of its own, where Pydantic AI would take another one each time.
-            call_id = f"pyd_ai_{message['message_id']}"
+            call_id = f"pyd_ai_{message.get('message_id', '')}"
             return self.framework.RetryPromptPart(content=text, tool_call_id=call_id, timestamp=time)
         retry = self.framework.RetryInfo(cause="model_retry")
         return self.framework.RetryFeedbackPart(content=text, retry=retry, timestamp=time)
