@@ -571,6 +571,24 @@ def test_a_page_of_a_long_chat_reads_no_more_than_is_near(
     assert max(float(rows) for rows in re.findall(r"actual time=\S+ rows=(\S+)", found)) <= 84
 
 
+@pytest.mark.parametrize("edge", [2**15, 2**31])
+def test_a_long_chat_is_walked_over_the_edge_of_every_type(
+    opened: Opener, other: psycopg.Connection[Any], edge: int
+) -> None:
+    history = opened()
+    history.add_message("c", say("first"))
+    other.execute("UPDATE chats SET next_position = %s", [edge - 150])
+    history.add_messages("c", [say(number) for number in range(300)])
+    walked = [message.text for message in history.iter_messages("c")]
+    assert walked == ["first", *map(str, range(300))]
+    page = history.get_messages("c", limit=10)
+    while page.before:
+        page = history.get_messages("c", limit=10, before=page.before)
+    assert page[0].text == "first"
+    assert [hit.snippet for hit in history.search("first")] == ["first"]
+    assert len(history.get_message_history("c", format="openai", last=290)) == 290
+
+
 def test_a_page_is_full_also_where_much_of_what_is_near_is_gone(opened: Opener) -> None:
     history = opened()
     history.add_messages("c", [say(number) for number in range(400)])

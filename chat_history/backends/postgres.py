@@ -100,11 +100,12 @@ WHERE chat_key = %(key)s AND position > %(after)s AND position < %(before)s
 # Positions are dense, so the rows are near the edge, and only where others stand between is the second half read. The
 # planner would be as glad to read and sort the whole chat where it thinks that chats are short, as it does before it
 # has statistics. For the same reason whole chats are put in order here and not there.
+# Numbers come in the smallest type that holds them, so what is added must be of a larger one.
 NEAREST = {
     False: """
-({select} {within} AND position <= %(after)s + %(near)s ORDER BY position LIMIT %(limit)s)
+({select} {within} AND position <= %(after)s::bigint + %(near)s ORDER BY position LIMIT %(limit)s)
 UNION ALL
-({select} {within} AND position > %(after)s + %(near)s ORDER BY position LIMIT %(limit)s)
+({select} {within} AND position > %(after)s::bigint + %(near)s ORDER BY position LIMIT %(limit)s)
 LIMIT %(limit)s
 """,
     True: """

@@ -24,8 +24,7 @@ FROM {schema}chats WHERE owner_key = %s AND (searched < next_position OR title_u
 ORDER BY chat_key LIMIT 50
 """
 NEXT = """
-SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s AND position < %s
-ORDER BY position
+SELECT position, text, payload FROM {schema}messages WHERE chat_key = %s AND position >= %s ORDER BY position LIMIT %s
 """
 # Nothing is taken in where the chat was deleted meanwhile, or something in it that was indexed has changed. Nobody
 # needs to wait for the disk: what is lost is taken in again.
@@ -77,7 +76,7 @@ ORDER BY p.place
 AT_A_TIME = 50
 """Texts that are fetched together."""
 BATCH = 32 * BLOCK
-"""Positions that are taken in at a time."""
+"""Messages that are taken in at a time."""
 SOME = 20
 """Messages that are looked at first for each that is wanted, and how many times more then."""
 MOST = 64
@@ -114,12 +113,14 @@ class Index:
         self, owner: OwnerKey, key: UUID, created_at: str, searched: int, next_position: int, title: str | None
     ) -> None:
         """Index the title and the next messages of a chat."""
-        start = max(searched, 0) // BLOCK * BLOCK
-        to = min(start + BATCH, next_position)
+        rows = self._fetch(NEXT, [key, max(searched, 0) // BLOCK * BLOCK, BATCH])
+        to = max(next_position, rows[-1][0] + 1 if rows else 0)
+        if len(rows) == BATCH:
+            to = rows[-1][0] // BLOCK * BLOCK  # the last block may go on
         blocks: dict[int, list[str]] = {}
-        for position, text, payload in self._fetch(NEXT, [key, start, start + BATCH]):
-            blocks.setdefault(position // BLOCK, []).append(spoken_text(text, payload))
-            to = max(to, position + 1)
+        for position, text, payload in rows:
+            if position < to:
+                blocks.setdefault(position // BLOCK, []).append(spoken_text(text, payload))
         if title is not None:
             blocks[TITLE] = [title]
         grams = [{"n": block, "g": [*grams_of(texts, owner.key)]} for block, texts in blocks.items()]
