@@ -25,6 +25,7 @@ from chat_history.config import choose
 from chat_history.doctor import Finding, Level, examine
 from chat_history.doctor import postgres as postgres_checks
 from chat_history.tables import Tables
+from chat_history.testing.contents import image, showing
 
 pytestmark = pytest.mark.usefixtures("empty_place")
 
@@ -410,6 +411,12 @@ def test_a_pooler_in_transaction_mode_is_recognised(postgres_url: str) -> None:
             assert found(opened) == []
         prepared = found(f"{url}&prepare=true")
         assert any(each.check == "pooling" and "leave prepare out" in each.mend for each in prepared)
+
+
+def test_an_image_that_is_kept_beside_its_message_is_no_damage(url: str) -> None:
+    with open_history(url) as history:
+        history.add_message("image", showing(image(1)))
+    assert found(url) == []
 
 
 # ---- nothing changes

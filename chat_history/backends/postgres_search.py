@@ -143,7 +143,7 @@ class Index:
     def _proposed(self, of_chat: str, parameters: dict[str, Any], limit: int) -> Iterator[Found]:
         yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))
         messages = MESSAGES.replace("{of_chat}", of_chat)
-        seen, some = 0, limit * SOME
+        seen, some = 0, min(limit, 1000) * SOME
         while True:
             places = self._fetch(messages, parameters | {"some": some})
             for start in range(seen, len(places), AT_A_TIME):

@@ -112,7 +112,7 @@ class Index:
 
     def _proposed(self, parameters: tuple[object, ...], limit: int) -> Iterator[Found]:
         yield from map(_found, self._file.read(TITLES_WITH, parameters))
-        seen, some = 0, limit * SOME
+        seen, some = 0, min(limit, 1000) * SOME
         while True:
             places = self._file.read(MESSAGES_WITH, (*parameters, some, BLOCK))
             for place in places[seen:]:

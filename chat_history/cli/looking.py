@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
 from chat_history.messages import Chat, MessageStatus, StoredMessage
 
@@ -101,17 +100,13 @@ def search(
 ) -> None:
     """Find what was said, or what a chat is called."""
     with opened(url, user, tenant) as history:
-        find: Any = getattr(history, "search", None)
-        if find is None:
-            raise InvalidArgumentError("this release has no search")
-        hits = find(query, chat, limit=limit)
+        hits = history.search(query, chat, limit=limit)
         for hit in hits:
             if as_json:
-                fields = hit._asdict()
-                print_json(fields | {"created_at": hit.created_at and hit.created_at.isoformat()})
+                print_json(hit._asdict() | {"created_at": hit.created_at.isoformat()})
                 continue
-            when = f"{hit.created_at.astimezone():%Y-%m-%d %H:%M}" if hit.created_at else ""
-            found = Text(plain(" ".join(filter(None, [hit.chat_id, when, hit.role or "title"]))), style="bold")
+            when = f"{hit.created_at.astimezone():%Y-%m-%d %H:%M}"
+            found = Text(plain(f"{hit.chat_id} {when} {hit.role or 'title'}"), style="bold")
             snippet = Text(plain(hit.snippet))
             for start, end in hit.marks:
                 snippet.stylize("bold yellow", start, end)

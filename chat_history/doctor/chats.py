@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from chat_history.backends.base import Backend, ChatKey, ChatRecord, Outline, OutlineRow, chat_key, owner_key
+from chat_history.backends.contents import whole
 from chat_history.config import Choice
 from chat_history.errors import ChatHistoryError
 from chat_history.messages import MessageStatus
@@ -35,6 +36,7 @@ def examine_opened(choice: Choice) -> Iterator[Finding]:
 
 def examine_chats(backend: Backend) -> Iterator[Finding]:
     """Look at every chat of every owner. Only reads."""
+    backend = whole(backend)
     chats = messages = bad = 0
     newest = datetime.min.replace(tzinfo=UTC)
     for owner in backend.owners():
