@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from chat_history.errors import StorageError
 
 from .base import ChatKey, Found, OwnerKey
 from .postgres_wire import Connection, ask
+from .scanning import matching
 from .texts import spoken_text
 from .words import BLOCK, TITLE, Sought, grams_of
 
@@ -137,8 +137,7 @@ class Index:
             "chat": None if chat is None else chat.key,
             "size": BLOCK,
         }
-        proposed = self._proposed("" if chat is None else OF_CHAT, parameters, limit)
-        return list(islice((each for each in proposed if wanted.is_in(each.text)), limit))
+        return matching(self._proposed("" if chat is None else OF_CHAT, parameters, limit), wanted, limit)
 
     def _proposed(self, of_chat: str, parameters: dict[str, Any], limit: int) -> Iterator[Found]:
         yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))

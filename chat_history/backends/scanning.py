@@ -12,7 +12,7 @@ from .words import Sought
 if TYPE_CHECKING:
     from .base import Backend
 
-__all__ = ["SEARCHED", "newest", "scan"]
+__all__ = ["SEARCHED", "matching", "message_found", "newest", "scan", "title_found"]
 
 SEARCHED = ("active", "archived")
 """Of which status messages are found: a displaced one is not where its chat is read."""
@@ -49,6 +49,17 @@ def message_found(chat: ChatRecord, message: Record) -> Found:
         message.text,
         message.created_at,
     )
+
+
+def matching(proposed: Iterable[Found], wanted: Sought, limit: int) -> list[Found]:
+    """The first of what an index proposes, in its order, that has what is sought."""
+    found: list[Found] = []
+    for each in proposed:
+        if wanted.is_in(each.text):
+            found.append(each)
+            if len(found) == limit:
+                break
+    return found
 
 
 def newest(found: Iterable[tuple[ChatKey, Found]], limit: int) -> list[Found]:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from .base import ChatKey, Found, OwnerKey
+from .scanning import matching
 from .sqlite_file import SQLiteFile
 from .texts import spoken_text
 from .words import BLOCK, TITLE, Sought, grams_of
@@ -102,13 +103,7 @@ class Index:
     ) -> list[Found]:
         """What `Backend.search` says, of what was taken in."""
         parameters = (_tokens(grams[:MOST]), owner.key.bytes, None if chat is None else chat.key.bytes)
-        found: list[Found] = []
-        for each in self._proposed(parameters, limit):
-            if wanted.is_in(each.text):
-                found.append(each)
-                if len(found) == limit:
-                    break
-        return found
+        return matching(self._proposed(parameters, limit), wanted, limit)
 
     def _proposed(self, parameters: tuple[object, ...], limit: int) -> Iterator[Found]:
         yield from map(_found, self._file.read(TITLES_WITH, parameters))
