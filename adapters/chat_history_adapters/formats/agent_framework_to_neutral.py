@@ -82,7 +82,7 @@ def _messages(message: dict[str, Any]) -> list[Message]:
     for each in messages:
         if isinstance(name, str) and name not in ("", UNNAMED) and each["role"] != "tool":
             each["name"] = name
-        if ids := strings(message, message="message_id"):
+        if ids := strings(message, {"message_id": "message"}):
             each["ids"] = ids
     own |= {key: value for key, value in message.items() if value and key not in NAMED}
     if name and "name" not in messages[0]:
@@ -155,14 +155,14 @@ def _part(content: dict[str, Any]) -> dict[str, Any]:
             media_type = media_type or split[0]
             part = {"type": media(media_type), "data": split[1], "media_type": media_type}
         else:
-            part = {"type": media(media_type), "url": uri, **strings(content, media_type="media_type")}
-        detail = strings(content.get("additional_properties") or {}, detail="detail")
-        return part | strings(content, name="name") | detail
+            part = {"type": media(media_type), "url": uri, **strings(content, {"media_type": "media_type"})}
+        detail = strings(content.get("additional_properties") or {}, {"detail": "detail"})
+        return part | strings(content, {"name": "name"}) | detail
     if kind == "hosted_file":
         part = {"type": media(content.get("media_type")), "file_id": string(content["file_id"])}
         own = content.get("additional_properties") or {}
-        part |= strings(content, media_type="media_type", name="name")
-        return part | strings(own, provider="provider", detail="detail")
+        part |= strings(content, {"media_type": "media_type", "name": "name"})
+        return part | strings(own, {"provider": "provider", "detail": "detail"})
     raise ValueError(f"{kind!r} has no neutral name")
 
 
@@ -179,7 +179,7 @@ def _is_refusal(properties: Any) -> bool:
 def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
     if annotation["type"] != "citation":
         raise ValueError(f"{annotation['type']!r} is not a citation")
-    cited: dict[str, Any] = {**strings(annotation, url="url", title="title", document_id="file_id")}
+    cited: dict[str, Any] = {**strings(annotation, {"url": "url", "title": "title", "file_id": "document_id"})}
     if annotation.get("snippet"):
         cited["excerpts"] = [string(annotation["snippet"])]
     regions = annotation.get("annotated_regions")
@@ -191,7 +191,7 @@ def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
 
 def _thought(content: dict[str, Any]) -> dict[str, Any]:
     thought = {"text": string(content.get("text") or ""), "format": FORMAT}
-    return thought | strings(content, ciphertext="protected_data", id="id")
+    return thought | strings(content, {"protected_data": "ciphertext", "id": "id"})
 
 
 def _call(content: dict[str, Any]) -> dict[str, Any]:

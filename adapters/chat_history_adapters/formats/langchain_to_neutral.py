@@ -66,8 +66,8 @@ def _message(kind: str, data: dict[str, Any]) -> Message:
             message["tool_call_id"] = string(data["tool_call_id"]) if data.get("tool_call_id") else None
             if data.get("status") == "error":
                 message["outcome"] = "error"
-    message |= strings(data, name="name")
-    if ids := strings(data, message="id"):
+    message |= strings(data, {"name": "name"})
+    if ids := strings(data, {"id": "message"}):
         message["ids"] = ids
     own = {key: value for key, value in data.items() if key not in NAMED and value}
     kept = {key: value for key, value in kwargs.items() if key not in NAMED_KWARGS}
@@ -89,8 +89,7 @@ def _describe(message: Message, data: dict[str, Any]) -> None:
     """Whose answer it is, why it ended and what it took."""
     said = data.get("response_metadata")
     if isinstance(said, dict):
-        message |= strings(said, model="model", finish_reason="stop_reason")
-        message |= strings(said, model="model_name", finish_reason="finish_reason", provider="model_provider")
+        message |= strings(said, SAID)
     counted = data.get("usage_metadata")
     if isinstance(counted, dict):
         usage = {key: value for key, value in counted.items() if value and key != "input_token_details"}
@@ -101,6 +100,14 @@ def _describe(message: Message, data: dict[str, Any]) -> None:
             message["usage"] = usage
 
 
+SAID = {
+    "model": "model",
+    "model_name": "model",
+    "stop_reason": "finish_reason",
+    "finish_reason": "finish_reason",
+    "model_provider": "provider",
+}
+"""Of two fields of one meaning the later is believed."""
 INPUT_DETAILS = {"cache_read": "cache_read_tokens", "cache_creation": "cache_write_tokens"}
 
 
@@ -126,7 +133,7 @@ def _pieces(data: dict[str, Any], kwargs: dict[str, Any]) -> list[Block]:
         if pieces == [("content", {"type": "text", "text": ""})]:
             pieces.clear()
         pieces.append(("content", {"type": "refusal", "refusal": kwargs["refusal"]}))
-    provider = strings(data.get("response_metadata") or {}, provider="model_provider")
+    provider = strings(data.get("response_metadata") or {}, {"model_provider": "provider"})
     if provider:
         for key, item in pieces:
             if key == "thinking" or item.get("file_id"):
@@ -203,8 +210,8 @@ def _thought(block: dict[str, Any]) -> dict[str, Any]:
     if isinstance(block.get("summary"), list):
         thought |= {"summary": "\n".join(string(each["text"]) for each in block["summary"])}
     for holder in (block.get("extras") or {}, block):
-        thought |= strings(holder, signature="signature", ciphertext="encrypted_content")
-    return thought | strings(block, id="id") | strings(block, ciphertext="data")
+        thought |= strings(holder, {"signature": "signature", "encrypted_content": "ciphertext"})
+    return thought | strings(block, {"id": "id"}) | strings(block, {"data": "ciphertext"})
 
 
 def _server_tool(block: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def _part(block: Any) -> dict[str, Any]:
     if kind == "image_url":
         image = block["image_url"]
         image = {"url": image} if isinstance(image, str) else image
-        return _located("image", string(image["url"]), None) | strings(image, detail="detail")
+        return _located("image", string(image["url"]), None) | strings(image, {"detail": "detail"})
     if kind == "input_audio":
         audio = block["input_audio"]
         media_type = media_type_of("audio", audio.get("format"))
@@ -250,7 +257,7 @@ def _part(block: Any) -> dict[str, Any]:
         part = _located("file", string(file["file_data"]), None) if file.get("file_data") else {"type": "file"}
         if "data" not in part and "url" not in part:
             part["file_id"] = string(file["file_id"])
-        return part | strings(file, name="filename")
+        return part | strings(file, {"filename": "name"})
     if kind in MEDIA:
         return _media(MEDIA[kind], block)
     raise ValueError(f"{kind!r} is not a block that has a neutral name")
@@ -281,13 +288,21 @@ def _media(kind: str, block: dict[str, Any]) -> dict[str, Any]:
     elif url:
         part = _located(kind, string(url), media_type)
     else:
-        part = {"type": kind, "file_id": string(file_id), **strings(block.get("extras") or {}, provider="provider")}
+        part = {
+            "type": kind,
+            "file_id": string(file_id),
+            **strings(block.get("extras") or {}, {"provider": "provider"}),
+        }
         if media_type:
             part["media_type"] = media_type
-    for holder in (block.get("metadata") or {}, block.get("extras") or {}, block):
-        part |= strings(holder, name="title") | strings(holder, name="name") | strings(holder, name="filename")
-        part |= strings(holder, detail="detail")
+    for holder in (block.get("metadata"), block.get("extras"), block):
+        if holder:
+            part |= strings(holder, DESCRIBED)
     return part
+
+
+DESCRIBED = {"title": "name", "name": "name", "filename": "name", "detail": "detail"}
+"""Of several names the last is taken."""
 
 
 def _located(kind: str, url: str, media_type: str | None) -> dict[str, Any]:
@@ -303,8 +318,8 @@ def _located(kind: str, url: str, media_type: str | None) -> dict[str, Any]:
 def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
     if annotation["type"] not in ("citation", "url_citation"):
         raise ValueError(f"{annotation['type']!r} is not a citation")
-    cited: dict[str, Any] = {**strings(annotation, url="url", title="title")}
-    cited |= strings(annotation.get("extras") or {}, document_id="document_id")
+    cited: dict[str, Any] = {**strings(annotation, {"url": "url", "title": "title"})}
+    cited |= strings(annotation.get("extras") or {}, {"document_id": "document_id"})
     if annotation.get("cited_text"):
         cited["excerpts"] = [string(annotation["cited_text"])]
     if annotation.get("end_index") is not None:

@@ -125,20 +125,20 @@ def _part(block: dict[str, Any]) -> dict[str, Any]:
     if kind == "text":
         return {"type": "text", "text": string(block["text"])}
     if kind == "image":
-        part = _located("image", block, "image") | strings(block, media_type="image_mimetype", detail="detail")
+        part = _located("image", block, "image") | strings(block, {"image_mimetype": "media_type", "detail": "detail"})
     elif kind == "audio":
         part = _located("audio", block, "audio")
         media_type = media_type_of("audio", block.get("format"))
         if media_type:
             part["media_type"] = media_type
     elif kind == "video":
-        part = _located("video", block, "video") | strings(block, media_type="video_mimetype", detail="detail")
+        part = _located("video", block, "video") | strings(block, {"video_mimetype": "media_type", "detail": "detail"})
         if block.get("fps") is not None:
             part["extra"] = {FORMAT: {"fps": block["fps"]}}
     elif kind == "document":
-        part = _located("file", block, "data") | strings(block, media_type="document_mimetype")
+        part = _located("file", block, "data") | strings(block, {"document_mimetype": "media_type"})
         if block.get("title") != "input_document":
-            part |= strings(block, name="title")
+            part |= strings(block, {"title": "name"})
     elif kind == "cache":
         return {"type": "cache_point", "ttl": string(block["cache_control"].get("ttl") or "5m")}
     else:
@@ -159,7 +159,7 @@ def _thought(block: dict[str, Any]) -> dict[str, Any]:
     information = block.get("additional_information") or {}
     thought: dict[str, Any] = {"text": string(block.get("content") or ""), "format": FORMAT}
     return thought | strings(
-        information, signature="signature", ciphertext="encrypted_content", id="id", provider="provider"
+        information, {"signature": "signature", "encrypted_content": "ciphertext", "id": "id", "provider": "provider"}
     )
 
 
@@ -187,7 +187,10 @@ def _old_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _citation(block: dict[str, Any]) -> dict[str, Any]:
     source, cited = string(block["source"]), block["cited_content"]
-    citation: dict[str, Any] = {"url" if "://" in source else "document_id": source, **strings(block, title="title")}
+    citation: dict[str, Any] = {
+        "url" if "://" in source else "document_id": source,
+        **strings(block, {"title": "title"}),
+    }
     if string(cited["text"]):
         citation["excerpts"] = [cited["text"]]
     return citation

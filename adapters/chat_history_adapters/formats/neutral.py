@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from chat_history.formats import Loss
@@ -163,10 +163,10 @@ def string(value: Any) -> str:
     return value
 
 
-def strings(fields: dict[str, Any], **names: str) -> dict[str, str]:
-    """Those of the fields that hold text, by their neutral names: `strings(part, id="provider_id")`."""
+def strings(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """Those of the fields that hold text, by their neutral names: `strings(part, {"provider_id": "id"})`."""
     found = {}
-    for name, field in names.items():  # a comprehension would be a call more, and this is called very often
+    for field, name in names.items():  # a comprehension would be a call more, and this is called very often
         value = fields.get(field)
         if value and isinstance(value, str):
             found[name] = value

@@ -144,10 +144,10 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
         return {"type": kind, "refusal": string(part["refusal"])}
     if kind in ("input_image", "computer_screenshot"):
         neutral = _located("image", part.get("image_url"), part)
-        return neutral | strings(part, detail="detail")
+        return neutral | strings(part, {"detail": "detail"})
     if kind == "input_file":
         neutral = _located("file", part.get("file_data") or part.get("file_url"), part)
-        return neutral | strings(part, name="filename", detail="detail")
+        return neutral | strings(part, {"filename": "name", "detail": "detail"})
     if kind == "input_audio":
         audio = part["input_audio"]
         media_type = media_type_of("audio", audio.get("format"))
@@ -178,9 +178,9 @@ def _citation(annotation: dict[str, Any]) -> dict[str, Any]:
     kind = annotation["type"]
     cited: dict[str, Any]
     if kind == "url_citation":
-        cited = {"url": string(annotation["url"]), **strings(annotation, title="title")}
+        cited = {"url": string(annotation["url"]), **strings(annotation, {"title": "title"})}
     elif kind in ("file_citation", "container_file_citation", "file_path"):
-        cited = {"document_id": string(annotation["file_id"]), **strings(annotation, title="filename")}
+        cited = {"document_id": string(annotation["file_id"]), **strings(annotation, {"filename": "title"})}
     else:
         raise ValueError(f"{kind!r} is no annotation")
     if "start_index" in annotation:
@@ -254,7 +254,7 @@ def _thought(item: dict[str, Any]) -> dict[str, Any]:
     summary = _joined(item.get("summary"))
     if summary:
         thought["summary"] = summary
-    return thought | strings(item, ciphertext="encrypted_content", id="id")
+    return thought | strings(item, {"encrypted_content": "ciphertext", "id": "id"})
 
 
 def _joined(parts: list[dict[str, Any]] | None) -> str:
@@ -263,7 +263,12 @@ def _joined(parts: list[dict[str, Any]] | None) -> str:
 
 def _at_provider(kind: str, item: dict[str, Any]) -> list[Block]:
     name, given, found = AT_PROVIDER[kind]
-    common = {"name": name or string(item["name"]), **strings(item, id="id"), "provider": "openai", "format": FORMAT}
+    common = {
+        "name": name or string(item["name"]),
+        **strings(item, {"id": "id"}),
+        "provider": "openai",
+        "format": FORMAT,
+    }
     pieces: list[Block] = []
     if not kind.endswith("_output") and kind != "mcp_list_tools":
         tool = {"type": "server_tool_call", **common, "input": item.get(given) if given else None, "raw": item}

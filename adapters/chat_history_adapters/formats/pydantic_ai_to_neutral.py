@@ -35,12 +35,12 @@ def _request(request: dict[str, Any]) -> list[Message]:
         if not request.get("instructions"):
             return []
         messages = [{"role": "user", "content": []}]
-    ids = strings(request, run="run_id", conversation="conversation_id")
-    times = strings(request, sent_at="timestamp")
+    ids = strings(request, {"run_id": "run", "conversation_id": "conversation"})
+    sent_at = request.get("timestamp")
     for message in messages:
-        if times:
-            message["sent_at"] = times["sent_at"]
-            message.setdefault("created_at", times["sent_at"])
+        if sent_at and isinstance(sent_at, str):
+            message["sent_at"] = sent_at
+            message.setdefault("created_at", sent_at)
         if ids:
             message["ids"] = dict(ids)
     for key in ("instructions", "metadata"):
@@ -155,25 +155,32 @@ def _item(item: Any) -> dict[str, Any]:
         return {"type": "cache_point", "ttl": string(item.get("ttl", "5m"))}
     else:
         raise ValueError(f"{kind!r} is not an item of content")
-    part |= strings(item, media_type="media_type", identifier="identifier")
-    part |= strings(item.get("vendor_metadata") or {}, detail="detail")
+    part |= strings(item, {"media_type": "media_type", "identifier": "identifier"})
+    if item.get("vendor_metadata"):
+        part |= strings(item["vendor_metadata"], {"detail": "detail"})
     consumed = ("kind", "url", "data", "media_type", "file_id", "provider_name", "identifier")
     _keep(part, item, consumed, {"force_download": False, "vendor_metadata": {"detail": part.get("detail")}})
     return part
 
 
 def _speech(part: dict[str, Any]) -> dict[str, Any]:
-    spoken: dict[str, Any] = {"type": "audio", **strings(part, transcript="transcript")}
+    spoken: dict[str, Any] = {"type": "audio", **strings(part, {"transcript": "transcript"})}
     if part.get("audio"):
-        spoken |= strings(_item(part["audio"]), data="data", media_type="media_type", identifier="identifier")
+        spoken |= strings(
+            _item(part["audio"]), {"data": "data", "media_type": "media_type", "identifier": "identifier"}
+        )
     _keep(spoken, part, ("transcript", "audio", "speaker", "part_kind", "timestamp"), {})
     return spoken
 
 
-RESPONSE_NAMED = frozenset(
-    {"kind", "parts", "timestamp", "model_name", "provider_name", "finish_reason", "metadata", "usage"}
-    | {"run_id", "conversation_id", "provider_response_id"}
-)
+RESPONSE_NAMES = {
+    "timestamp": "created_at",
+    "model_name": "model",
+    "provider_name": "provider",
+    "finish_reason": "finish_reason",
+}
+RESPONSE_IDS = {"run_id": "run", "conversation_id": "conversation", "provider_response_id": "response"}
+RESPONSE_NAMED = frozenset({"kind", "parts", "metadata", "usage", *RESPONSE_NAMES, *RESPONSE_IDS})
 
 
 def _response(response: dict[str, Any]) -> Message:
@@ -185,19 +192,13 @@ def _response(response: dict[str, Any]) -> Message:
         if left:
             own.setdefault("parts", {})[str(index)] = left
     message = answer(pieces)
-    message |= strings(
-        response,
-        created_at="timestamp",
-        model="model_name",
-        provider="provider_name",
-        finish_reason="finish_reason",
-    )
+    message |= strings(response, RESPONSE_NAMES)
     if response.get("metadata"):
         message["metadata"] = response["metadata"]
     usage = {key: value for key, value in (response.get("usage") or {}).items() if value}
     if usage:
         message["usage"] = usage
-    ids = strings(response, run="run_id", conversation="conversation_id", response="provider_response_id")
+    ids = strings(response, RESPONSE_IDS)
     if ids:
         message["ids"] = ids
     for key, value in response.items():
@@ -234,7 +235,7 @@ def _response_part(part: dict[str, Any]) -> tuple[Block, dict[str, Any]]:
         return ("tool_calls", _call(part)), _left(part, "tool_name", "args", "tool_call_id")
     if kind == "thinking":
         thought = {"text": string(part["content"]), "format": FORMAT}
-        thought |= strings(part, signature="signature", id="id", provider="provider_name")
+        thought |= strings(part, {"signature": "signature", "id": "id", "provider_name": "provider"})
         return ("thinking", thought), _left(part, "content", "signature", "id", "provider_name")
     if kind in ("builtin-tool-call", "builtin-tool-return"):
         return ("content", _server_tool(part, call=kind == "builtin-tool-call")), {}
@@ -249,12 +250,12 @@ def _server_tool(part: dict[str, Any], *, call: bool) -> dict[str, Any]:
     tool = {"type": "server_tool_call", "name": string(part["tool_name"]), "input": part.get("args")}
     if not call:
         tool = {"type": "server_tool_result", "name": string(part["tool_name"]), "output": part["content"]}
-    tool |= strings(part, id="tool_call_id", provider="provider_name")
+    tool |= strings(part, {"tool_call_id": "id", "provider_name": "provider"})
     return {**tool, "format": FORMAT, "raw": part}
 
 
 def _citation(source: dict[str, Any], citation: dict[str, Any]) -> dict[str, Any]:
-    cited: dict[str, Any] = {**strings(source, url="url", title="title", document_id="document_id")}
+    cited: dict[str, Any] = {**strings(source, {"url": "url", "title": "title", "document_id": "document_id"})}
     if source.get("excerpts"):
         cited["excerpts"] = list(map(string, source["excerpts"]))
     if anchor := citation.get("anchor"):
