@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import tempfile
@@ -112,3 +113,9 @@ def _event_loop_closed() -> Iterator[None]:
         return
     loop.close()
     asyncio.set_event_loop(None)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()

@@ -44,6 +44,8 @@ def store() -> str:
 
 
 def test_the_demo_goes_on_in_a_second_process_with_what_the_first_one_stored(url: str) -> None:
+    with open_history(url) as history:
+        history.add_message("demo", {"role": "user", "content": "mine"})
     said = output("demo", "--url", url)
     first, second = re.findall(r"^Process (\d+) ", said, re.MULTILINE)
     assert first != second
@@ -53,8 +55,9 @@ def test_the_demo_goes_on_in_a_second_process_with_what_the_first_one_stored(url
     assert said.index("Hello, I am Ada") < said.index("→ weather(") < said.index("tool weather") < said.index("Oslo?")
     assert "--url postgresql://" in said
     with open_history(url) as history:
-        (chat_id,) = [chat.chat_id for chat in history.list_chats(limit=200) if chat.chat_id in said]
+        (chat_id,) = [name for name in history.get_all_chat_ids() if name != "demo" and name in said]
         stored = list(history.iter_messages(chat_id))
+        assert history.get_chat_history("demo") == [{"role": "user", "content": "mine"}]
     assert [message.position for message in stored] == list(range(8))
     assert [message.role for message in stored] == ["user", "assistant", "tool", "assistant"] * 2
     shown = output("show", chat_id, "--url", url)
@@ -88,14 +91,12 @@ def test_on_a_terminal_the_demo_says_the_same_and_nobody_else_says_anything() ->
     assert "pydantic-ai v" not in plain
 
 
-def test_the_demo_leaves_other_chats_alone(url: str) -> None:
-    with open_history(url) as history:
-        history.add_message("demo", {"role": "user", "content": "mine"})
+def test_each_demo_is_a_chat_of_its_own(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/chats.db"
     output("demo", "--url", url)
     output("demo", "--url", url)
     with open_history(url) as history:
-        assert len([name for name in history.get_all_chat_ids() if name.startswith("demo-")]) == 2
-        assert history.get_chat_history("demo") == [{"role": "user", "content": "mine"}]
+        assert len(history.get_all_chat_ids()) == 2
 
 
 def test_a_demo_on_a_store_that_cannot_be_opened_is_one_plain_line() -> None:

@@ -50,14 +50,21 @@ def test_what_is_marked_is_what_was_found(text: str, query: str) -> None:
     assert hit.marked("", "") == hit.snippet
 
 
-@given(TEXT, TEXT)
-def test_a_line_of_json_is_looked_into_where_it_could_have_the_words(text: str, query: str) -> None:
+@given(TEXT, TEXT, st.lists(TEXT, max_size=2))
+def test_lines_of_json_are_looked_into_where_one_could_have_the_words(text: str, query: str, others: list[str]) -> None:
     import json
 
     wanted = sought(query)
     if wanted is not None and wanted.is_in(text):
-        assert wanted.may_be_in(json.dumps({"text": text}, ensure_ascii=False).encode())
-        assert wanted.may_be_in(json.dumps({"text": text}).encode())
+        for escaped in (False, True):
+            line, *more = (json.dumps({"text": each}, ensure_ascii=escaped).encode() for each in (text, *others))
+            assert wanted.may_be_in(line)
+            assert wanted.may_be_in(b",\n".join([*more, line]))
+
+
+def test_lines_of_json_are_passed_over_also_with_letters_of_other_scripts() -> None:
+    assert not Sought(("ab", "日本")).may_be_in("a–b “日本” 🎉".encode())
+    assert Sought(("ab", "日本")).may_be_in(b"ab" + "日 本".encode())
 
 
 @given(TEXT)

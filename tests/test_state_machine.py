@@ -28,8 +28,8 @@ from chat_history.backends.words import folded
 from chat_history.doctor.chats import examine_chats
 from chat_history.testing import check_chat, say
 
-EXAMPLES = {"memory": 200, "relaxed": 60, "sqlite": 100, "json": 80, "postgres": 40} | dict.fromkeys(SCALED, 12)
-"""So many that each store takes about fifteen seconds."""
+EXAMPLES = {"memory": 120, "relaxed": 40, "sqlite": 60, "json": 60, "postgres": 30} | dict.fromkeys(SCALED, 10)
+"""So many that each store takes about ten seconds."""
 
 ALPHABET = [say("user", "aaa bbb"), say("user", "bbb"), say("assistant", "aaa bbb"), say("system", "s")]
 """Few messages, so that they repeat."""

@@ -333,18 +333,23 @@ class JSONBackend(Backend):
         index = self._file.caught_up()
         with self._file.indexing:
             if chat is None:
-                chats = index.owners.get((owner.tenant_id, owner.user_id), [])
+                chats = list(index.owners.get((owner.tenant_id, owner.user_id), ()))
             else:
-                known = index.chats.get(_head(chat))
-                chats = [] if known is None else [known]
-            searched = [(chat_key(owner, each.chat_id), each.record(), index.frozen(each.rows[:])) for each in chats]
+                chats = [known] if (known := index.chats.get(_head(chat))) else []
+            rows = sorted(chain.from_iterable(each.rows for each in chats))
+        proposed = set(index.proposed(rows, wanted.may_be_in))
+        searched = []
+        with self._file.indexing:
+            for each in chats:
+                is_titled, rows = wanted.is_in(each.title), [row for row in each.rows if row in proposed]
+                if is_titled or rows:
+                    searched.append((chat_key(owner, each.chat_id), each.record(), is_titled, index.frozen(rows)))
 
         def found() -> Iterator[tuple[ChatKey, Found]]:
-            for key, record, messages in searched:
-                if wanted.is_in(record.title):
+            for key, record, is_titled, messages in searched:
+                if is_titled:
                     yield key, title_found(record)
-                # Most lines can be told not to have it without reading what they say.
-                for message in map(_record, index.messages(messages, wanted.may_be_in)):
+                for message in map(_record, index.messages(messages)):
                     if message.status in SEARCHED and wanted.is_in(message.text):
                         yield key, message_found(record, message)
 

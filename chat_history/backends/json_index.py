@@ -501,17 +501,22 @@ class Index:
         names, status = self.statuses, self.status
         return Frozen(rows, [names[status[row] & ~_STALE] for row in rows], self.parents.copy())
 
-    def messages(self, frozen: Frozen, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Message]:
-        """What the lines of these messages say, with the status and the parent that they had then.
-
-        wanted: which lines, all unless given.
-        """
+    def messages(self, frozen: Frozen) -> Iterator[Message]:
+        """What the lines of these messages say, with the status and the parent that they had then."""
         for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
-            if wanted is not None and not wanted(line):
-                continue
             message = self._message(row, line)
             parent = frozen.parents.get(row, message.parent)
             yield message._replace(status=status, parent=parent)
+
+    def proposed(self, rows: Sequence[int], may_match: Callable[[bytes], bool]) -> Iterator[int]:
+        """Those of the rows whose lines may match. What surely holds no match is passed over many lines at a time."""
+        for data, base, some in self.spans(rows):
+            if not may_match(data):
+                continue
+            for row in some:
+                begin = self.offset[row] - base
+                if may_match(data[begin : begin + self.length[row]]):
+                    yield row
 
     def outline(self, frozen: Frozen) -> list[OutlineRow]:
         """What `Backend.outline` says of these messages."""

@@ -27,6 +27,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _DENSE = "\u2e80"
 """From here on a script has a letter for a syllable or a word, so that a search may be for one or two of them."""
 _DENSE_RUN = re.compile(f"[{_DENSE}-\U0010ffff]+")
+_ASCII = bytes(range(128))
 _ESCAPED = re.compile(rb'["\\/\x00-\x20]')
 
 
@@ -50,12 +51,14 @@ class Sought(NamedTuple):
         plain = folded(text)
         return all(term in plain for term in self.terms)
 
-    def may_be_in(self, line: bytes) -> bool:
-        """Whether a text that a line of JSON says could have every term: False only if it surely has not."""
-        if not line.isascii() or b"\\u" in line:
+    def may_be_in(self, lines: bytes) -> bool:
+        """Whether a text in lines of JSON could have every term: False only if surely none has."""
+        is_plain = lines.isascii()
+        if b"\\u" in lines or not (is_plain or _stays_apart(lines)):
             return True
-        plain = line.lower()
-        return all(term in plain for term in _plain_terms(self))
+        terms = _written_terms(self)
+        plain = lines.lower()
+        return all(term in plain for term in terms if is_plain or term.isascii())
 
     def grams(self, owner: UUID) -> list[int]:
         """What an index has of every text with all the terms; nothing where they are too short to tell."""
@@ -68,10 +71,27 @@ class Sought(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _plain_terms(sought: Sought) -> list[bytes]:
+def _written_terms(sought: Sought) -> list[bytes]:
     """Those that JSON writes as they are."""
     encoded = [term.encode(errors="surrogatepass") for term in sought.terms]
     return [term for term in encoded if not _ESCAPED.search(term)]
+
+
+def _stays_apart(lines: bytes) -> bool:
+    """Whether what is not ASCII here is not when it is folded either: as dashes, Chinese and most emoji, not as é."""
+    return all(map(_apart.__getitem__, set(lines.translate(None, _ASCII).decode(errors="replace"))))
+
+
+class _Apart(dict[str, bool]):
+    """Which letters do."""
+
+    def __missing__(self, letter: str) -> bool:
+        plain = folded(letter)
+        is_apart = self[letter] = plain != "" and not any(map(str.isascii, plain))
+        return is_apart
+
+
+_apart = _Apart()
 
 
 def grams_of(texts: Iterable[str], owner: UUID) -> set[int]:

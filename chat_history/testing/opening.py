@@ -44,7 +44,7 @@ class Opening:
             warnings.simplefilter("always")
             for _ in range(5):
                 open_backend().close()
-                gc.collect()
+            gc.collect()
         assert not caught
 
     def test_two_openings_see_each_others_writes_at_once(self, history: ChatHistory, reopen: Reopen) -> None:
