@@ -12,7 +12,7 @@ from chat_history.errors import StorageError
 
 from .base import ChatKey, Found, OwnerKey
 from .postgres_wire import Connection, ask
-from .scanning import matching
+from .scanning import MOST, matching, proposals
 from .texts import spoken_text
 from .words import BLOCK, TITLE, Sought, grams_of
 
@@ -77,10 +77,6 @@ AT_A_TIME = 50
 """Texts that are fetched together."""
 BATCH = 32 * BLOCK
 """Messages that are taken in at a time."""
-SOME = 20
-"""Messages that are looked at first for each that is wanted, and how many times more then."""
-MOST = 64
-"""Grams that are asked for. Any of them only propose."""
 MAY_NOT_WRITE = {"25006", "42501"}
 """SQLSTATE: a standby server, or a role that may only read."""
 
@@ -140,17 +136,16 @@ class Index:
         return matching(self._proposed("" if chat is None else OF_CHAT, parameters, limit), wanted, limit)
 
     def _proposed(self, of_chat: str, parameters: dict[str, Any], limit: int) -> Iterator[Found]:
-        yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))
-        messages = MESSAGES.replace("{of_chat}", of_chat)
-        seen, some = 0, min(limit, 1000) * SOME
-        while True:
-            places = self._fetch(messages, parameters | {"some": some})
-            for start in range(seen, len(places), AT_A_TIME):
+        def places(some: int) -> list[Any]:
+            return self._fetch(MESSAGES.replace("{of_chat}", of_chat), parameters | {"some": some})
+
+        def found(places: Sequence[Any]) -> Iterator[Found]:
+            for start in range(0, len(places), AT_A_TIME):
                 keys, positions = zip(*places[start : start + AT_A_TIME], strict=True)
                 yield from map(_found, self._fetch(TEXTS, [list(keys), list(positions)]))
-            if len(places) < some:
-                return
-            seen, some = some, some * SOME
+
+        yield from map(_found, self._fetch(TITLES.replace("{of_chat}", of_chat), parameters))
+        yield from proposals(limit, places, found)
 
 
 def _found(row: Sequence[Any]) -> Found:

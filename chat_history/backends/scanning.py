@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .base import ChatKey, ChatRecord, Found, OwnerKey, Record, chat_key
 from .words import Sought
@@ -12,11 +12,17 @@ from .words import Sought
 if TYPE_CHECKING:
     from .base import Backend
 
-__all__ = ["SEARCHED", "matching", "message_found", "newest", "scan", "title_found"]
+__all__ = ["MOST", "SEARCHED", "matching", "message_found", "newest", "proposals", "scan", "title_found"]
+
+Place = TypeVar("Place")
 
 SEARCHED = ("active", "archived")
 """Of which status messages are found: a displaced one is not where its chat is read."""
 PAGE = 200
+MOST = 64
+"""Grams that an index is asked for. Any of them only propose."""
+SOME = 20
+"""Messages that are looked at first for each that is wanted, and how many times more then."""
 
 
 def scan(backend: Backend, owner: OwnerKey, wanted: Sought, chat: ChatKey | None, limit: int) -> list[Found]:
@@ -60,6 +66,22 @@ def matching(proposed: Iterable[Found], wanted: Sought, limit: int) -> list[Foun
             if len(found) == limit:
                 break
     return found
+
+
+def proposals(
+    limit: int, places: Callable[[int], Sequence[Place]], found: Callable[[Sequence[Place]], Iterable[Found]]
+) -> Iterator[Found]:
+    """What stands at the first places that an index has, few as long as those suffice.
+
+    places: so many of them, in order. found: what stands there.
+    """
+    seen, some = 0, min(limit, 1000) * SOME
+    while True:
+        first = places(some)
+        yield from found(first[seen:])
+        if len(first) < some:
+            return
+        seen, some = some, some * SOME
 
 
 def newest(found: Iterable[tuple[ChatKey, Found]], limit: int) -> list[Found]:

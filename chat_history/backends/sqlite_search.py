@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from .base import ChatKey, Found, OwnerKey
-from .scanning import matching
+from .scanning import MOST, matching, proposals
 from .sqlite_file import SQLiteFile
 from .texts import spoken_text
 from .words import BLOCK, TITLE, Sought, grams_of
@@ -72,10 +72,6 @@ FROM messages m JOIN chats c ON c.chat_key = m.chat_key WHERE m.chat_key = ? AND
 
 BATCH = 500
 """Messages that are taken in in one transaction, which others wait for."""
-MOST = 64
-"""Grams that are asked for. Any of them only propose."""
-SOME = 20
-"""Messages that are looked at first for each that is wanted, and how many times more then."""
 STALE = 1000
 """Entries of what is gone, before it may be worth to begin anew."""
 
@@ -106,15 +102,15 @@ class Index:
         return matching(self._proposed(parameters, limit), wanted, limit)
 
     def _proposed(self, parameters: tuple[object, ...], limit: int) -> Iterator[Found]:
-        yield from map(_found, self._file.read(TITLES_WITH, parameters))
-        seen, some = 0, min(limit, 1000) * SOME
-        while True:
-            places = self._file.read(MESSAGES_WITH, (*parameters, some, BLOCK))
-            for place in places[seen:]:
+        def places(some: int) -> list[Any]:
+            return self._file.read(MESSAGES_WITH, (*parameters, some, BLOCK))
+
+        def found(places: Sequence[Any]) -> Iterator[Found]:
+            for place in places:
                 yield from map(_found, self._file.read(MESSAGE, place))
-            if len(places) < some:
-                return
-            seen, some = some, some * SOME
+
+        yield from map(_found, self._file.read(TITLES_WITH, parameters))
+        yield from proposals(limit, places, found)
 
 
 def changed(connection: sqlite3.Connection, key: bytes, blocks: Iterable[int]) -> None:
