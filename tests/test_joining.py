@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,6 +91,7 @@ def test_one_who_is_interrupted_while_waiting_keeps_nobody(work: Work) -> None:
 
         def interrupt() -> None:
             work.wait_for(1)
+            time.sleep(0.2)  # a signal that comes before a thread is asleep does not wake it
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         interrupting = pool.submit(interrupt)
