@@ -13,7 +13,7 @@ from chat_history.messages import Message
 
 from .agent_framework_to_neutral import to_neutral
 from .extras import framework, installed_version
-from .neutral import string
+from .neutral import parsed, string
 
 __all__ = ["FORMAT", "AgentFramework"]
 
@@ -90,7 +90,7 @@ class AgentFramework:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """One message of the same role, or one for each result of a tool that it holds."""
-        return to_neutral(json.loads(payload))
+        return to_neutral(parsed(payload))
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """A `Message` for each, but one for all results that follow one answer, as a run makes them."""

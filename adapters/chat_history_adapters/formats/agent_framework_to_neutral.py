@@ -72,19 +72,20 @@ def _messages(message: dict[str, Any]) -> list[Message]:
             if kind == "function_call" and (content.get("hosted") or content.get("informational_only")):
                 hosted[content.get("call_id") or ""] = str(content.get("name"))
             pieces.append(_piece(content, hosted))
-        if kind in LEFT and (left := _left(content, LEFT[kind])):
+        if (named := LEFT.get(kind)) and (left := _left(content, named)):
             own.setdefault("parts", {})[str(index)] = left
     if pieces or not messages:
         messages.append(_said(role, pieces))
     if usage:
         messages[0]["usage"] = usage
     name = message.get("author_name")
+    ids = strings(message, {"message_id": "message"})
     for each in messages:
         if isinstance(name, str) and name not in ("", UNNAMED) and each["role"] != "tool":
             each["name"] = name
-        if ids := strings(message, {"message_id": "message"}):
-            each["ids"] = ids
-    own |= {key: value for key, value in message.items() if value and key not in NAMED}
+        if ids:
+            each["ids"] = dict(ids)
+    own |= _left(message, NAMED)
     if name and "name" not in messages[0]:
         own["author_name"] = name
     if own:
@@ -94,7 +95,7 @@ def _messages(message: dict[str, Any]) -> list[Message]:
 
 NAMED = frozenset({"type", "role", "contents", "author_name", "message_id"})
 _MEDIA = frozenset({"type", "uri", "media_type", "name"})
-LEFT = {
+LEFT: dict[Any, frozenset[str]] = {
     "text": frozenset({"type", "text", "annotations"}),
     "text_reasoning": frozenset({"type", "text", "protected_data", "id"}),
     "function_call": frozenset({"type", "call_id", "name", "arguments"}),
@@ -107,7 +108,11 @@ LEFT = {
 
 
 def _left(content: dict[str, Any], named: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if value and key not in named}
+    left = {}
+    for key, value in content.items():
+        if key not in named and value:
+            left[key] = value
+    return left
 
 
 def _said(role: str, pieces: list[Block]) -> Message:

@@ -12,6 +12,7 @@ from chat_history.messages import Message
 
 from .extras import framework, installed_version
 from .langchain_to_neutral import DEVELOPER, ROLES, to_neutral
+from .neutral import parsed
 
 __all__ = ["FORMAT", "LangChain"]
 
@@ -66,7 +67,7 @@ class LangChain:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """One message, of the role that goes with its class."""
-        return [to_neutral(json.loads(payload))]
+        return [to_neutral(parsed(payload))]
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """One message for each that says anything."""

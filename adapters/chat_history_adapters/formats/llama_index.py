@@ -13,6 +13,7 @@ from chat_history.messages import Message
 from .extras import framework, installed_version
 from .json_dicts import canonical
 from .llama_index_to_neutral import ROLES, to_neutral
+from .neutral import parsed
 
 __all__ = ["FORMAT", "LlamaIndex"]
 
@@ -71,7 +72,7 @@ class LlamaIndex:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """One message."""
-        return [to_neutral(json.loads(payload))]
+        return [to_neutral(parsed(payload))]
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """One `ChatMessage` for each message that says anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 from chat_history.formats import Loss
@@ -21,6 +22,7 @@ __all__ = [
     "media",
     "media_type_of",
     "or_unknown",
+    "parsed",
     "parsed_arguments",
     "plain_text",
     "split_data_url",
@@ -176,13 +178,28 @@ def strings(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, str]:
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+def parsed(payload: str) -> Any:
+    """A payload as `json.loads` reads it, mostly in half the time."""
+    try:
+        return _from_json()(payload)
+    except (ValueError, TypeError):  # of lone surrogates, and of what lies very deep
+        return json.loads(payload)
+
+
+@cache
+def _from_json() -> Callable[[str], Any]:
+    from pydantic_core import from_json
+
+    return from_json
+
+
 def parsed_arguments(arguments: str) -> dict[str, Any] | None:
     """The arguments of a tool call, if they are a JSON object."""
     try:
-        parsed = json.loads(arguments)
+        value = parsed(arguments)
     except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def media_type_of(kind: str, format: str | None) -> str | None:

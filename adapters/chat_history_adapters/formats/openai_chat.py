@@ -11,6 +11,7 @@ from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
 from .json_dicts import canonical, payload_of
+from .neutral import parsed
 from .openai_chat_from_neutral import Writer
 from .openai_chat_to_neutral import to_neutral
 from .openai_responses_to_neutral import is_item
@@ -66,7 +67,7 @@ class OpenAIChat:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """One message of the same role."""
-        return [to_neutral(json.loads(payload))]
+        return [to_neutral(parsed(payload))]
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """Dicts that the Chat Completions API accepts, one for each message that says anything."""

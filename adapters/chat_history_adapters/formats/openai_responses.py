@@ -11,6 +11,7 @@ from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
 from .json_dicts import canonical, payload_of
+from .neutral import parsed
 from .openai_responses_from_neutral import Writer
 from .openai_responses_to_neutral import RESULTS, is_item, to_neutral
 
@@ -67,7 +68,7 @@ class OpenAIResponses:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """One message. Items of an answer are marked as pieces of it."""
-        return [to_neutral(json.loads(payload))]
+        return [to_neutral(parsed(payload))]
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """Items that the Responses API accepts: one for each thought, text and call of an answer."""

@@ -11,6 +11,7 @@ from chat_history.errors import InvalidMessageError
 from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
+from .neutral import parsed
 from .pydantic_ai_to_neutral import to_neutral
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class PydanticAI:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """A request as the messages of system, tools and user that it holds; a response as one of the assistant."""
-        return to_neutral(json.loads(payload))
+        return to_neutral(parsed(payload))
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """Requests and responses in turn: the shape that an agent's run gives a history anyway."""

@@ -30,7 +30,12 @@ def to_neutral(message: dict[str, Any]) -> list[Message]:
 
 
 def _request(request: dict[str, Any]) -> list[Message]:
-    messages = [_request_part_or_unknown(part) for part in request["parts"]]
+    messages = []
+    for part in request["parts"]:
+        try:
+            messages.append(_request_part(part))
+        except ODD:
+            messages.append({"role": "system", "content": [unknown(part, FORMAT)]})
     if not messages:
         if not request.get("instructions"):
             return []
@@ -47,13 +52,6 @@ def _request(request: dict[str, Any]) -> list[Message]:
         if request.get(key):
             messages[0][key] = request[key]
     return messages
-
-
-def _request_part_or_unknown(part: Any) -> Message:
-    try:
-        return _request_part(part)
-    except ODD:
-        return {"role": "system", "content": [unknown(part, FORMAT)]}
 
 
 def _request_part(part: dict[str, Any]) -> Message:
@@ -83,7 +81,7 @@ def _keep(holder: dict[str, Any], fields: dict[str, Any], but: Collection[str], 
     """Keep the fields that have no neutral name under the name of this format."""
     own = {}
     for key, value in fields.items():
-        if value is not None and key not in but and value != defaults.get(key):
+        if key not in but and value is not None and value != defaults.get(key):
             own[key] = value
     if own:
         holder["extra"] = {FORMAT: own}
@@ -185,11 +183,14 @@ RESPONSE_NAMED = frozenset({"kind", "parts", "metadata", "usage", *RESPONSE_NAME
 
 def _response(response: dict[str, Any]) -> Message:
     own: dict[str, Any] = {}
-    pieces = []
+    pieces: list[Block] = []
     for index, part in enumerate(response["parts"]):
-        piece, left = _response_part_or_unknown(part)
-        pieces.append(piece)
-        if left:
+        try:
+            key, piece, named = _response_part(part)
+        except ODD:
+            key, piece, named = "content", unknown(part, FORMAT), None
+        pieces.append((key, piece))
+        if named is not None and (left := _left(part, named)):
             own.setdefault("parts", {})[str(index)] = left
     message = answer(pieces)
     message |= strings(response, RESPONSE_NAMES)
@@ -202,47 +203,47 @@ def _response(response: dict[str, Any]) -> Message:
     if ids:
         message["ids"] = ids
     for key, value in response.items():
-        if value is not None and key not in RESPONSE_NAMED and (key, value) != ("state", "complete"):
+        if key not in RESPONSE_NAMED and value is not None and (key, value) != ("state", "complete"):
             own[key] = value
     if own:
         message["extra"] = {FORMAT: own}
     return message
 
 
-def _left(part: dict[str, Any], *named: str) -> dict[str, Any]:
+def _left(part: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
     left = {}
     for key, value in part.items():
-        if value is not None and key not in named and key != "part_kind":
+        if key not in named and value is not None:
             left[key] = value
     return left
 
 
-def _response_part_or_unknown(part: Any) -> tuple[Block, dict[str, Any]]:
-    try:
-        return _response_part(part)
-    except ODD:
-        return ("content", unknown(part, FORMAT)), {}
+TEXT_NAMED = frozenset({"part_kind", "content", "citations"})
+CALL_NAMED = frozenset({"part_kind", "tool_name", "args", "tool_call_id"})
+THOUGHT_NAMED = frozenset({"part_kind", "content", "signature", "id", "provider_name"})
+FILE_NAMED = frozenset({"part_kind", "content"})
 
 
-def _response_part(part: dict[str, Any]) -> tuple[Block, dict[str, Any]]:
+def _response_part(part: dict[str, Any]) -> tuple[str, dict[str, Any], Collection[str] | None]:
+    """The part as a block of the answer, and which of its fields that says; None if all that is left is in it too."""
     kind = part["part_kind"]
     if kind == "text":
         text: dict[str, Any] = {"type": "text", "text": string(part["content"])}
         if part.get("citations"):
             text["citations"] = [_citation(source, each) for each in part["citations"] for source in each["sources"]]
-        return ("content", text), _left(part, "content", "citations")
+        return "content", text, TEXT_NAMED
     if kind == "tool-call":
-        return ("tool_calls", _call(part)), _left(part, "tool_name", "args", "tool_call_id")
+        return "tool_calls", _call(part), CALL_NAMED
     if kind == "thinking":
         thought = {"text": string(part["content"]), "format": FORMAT}
         thought |= strings(part, {"signature": "signature", "id": "id", "provider_name": "provider"})
-        return ("thinking", thought), _left(part, "content", "signature", "id", "provider_name")
+        return "thinking", thought, THOUGHT_NAMED
     if kind in ("builtin-tool-call", "builtin-tool-return"):
-        return ("content", _server_tool(part, call=kind == "builtin-tool-call")), {}
+        return "content", _server_tool(part, call=kind == "builtin-tool-call"), None
     if kind == "file":
-        return ("content", _item(part["content"])), _left(part, "content")
+        return "content", _item(part["content"]), FILE_NAMED
     if kind == "speech":
-        return ("content", _speech(part)), {}
+        return "content", _speech(part), None
     raise ValueError(f"{kind!r} is not a part of a response")
 
 
