@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -349,14 +350,13 @@ def file_system(path: str) -> str | None:
     """The kind of file system that holds the file, None where that cannot be told."""
     try:
         device = os.stat(path).st_dev
-        with open(MOUNTS, encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                mount, _, source = line.partition(" - ")
-                if mount.split(" ", 3)[2] == f"{os.major(device)}:{os.minor(device)}":
-                    return source.split(" ", 1)[0]
+        with open(MOUNTS, "rb", buffering=0) as mounts:
+            listed = mounts.read()
     except OSError:
-        pass
-    return None
+        return None
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    found = re.search(rb"^\S+ \S+ %b .*? - (\S+)" % number, listed, re.MULTILINE)
+    return found[1].decode() if found else None
 
 
 # ---- fork
