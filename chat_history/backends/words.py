@@ -53,12 +53,16 @@ class Sought(NamedTuple):
 
     def may_be_in(self, lines: bytes) -> bool:
         """Whether a text in lines of JSON could have every term: False only if surely none has."""
-        is_plain = lines.isascii()
-        if b"\\u" in lines or not (is_plain or _stays_apart(lines)):
+        if b"\\u" in lines:
             return True
-        terms = _written_terms(self)
-        plain = lines.lower()
-        return all(term in plain for term in terms if is_plain or term.isascii())
+        is_plain = lines.isascii()
+        letters = () if is_plain else _folding(lines)
+        if len(letters) > SEVERAL:
+            return True
+        for written, plain in letters:
+            lines = lines.replace(written, plain)
+        lines = lines.lower()
+        return all(term in lines for term in _written_terms(self) if is_plain or term.isascii())
 
     def grams(self, owner: UUID) -> list[int]:
         """What an index has of every text with all the terms; nothing where they are too short to tell."""
@@ -77,21 +81,25 @@ def _written_terms(sought: Sought) -> list[bytes]:
     return [term for term in encoded if not _ESCAPED.search(term)]
 
 
-def _stays_apart(lines: bytes) -> bool:
-    """Whether what is not ASCII here is not when it is folded either: as dashes, Chinese and most emoji, not as é."""
-    return all(map(_apart.__getitem__, set(lines.translate(None, _ASCII).decode(errors="replace"))))
+def _folding(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """The letters here that are not ASCII, but fold to something that is, or to nothing; and what they fold to."""
+    beyond = set(lines.translate(None, _ASCII).decode(errors="replace"))
+    return [pair for pair in map(_pairs.__getitem__, beyond) if pair is not None]
 
 
-class _Apart(dict[str, bool]):
-    """Which letters do."""
+class _Pairs(dict[str, tuple[bytes, bytes] | None]):
+    """A letter and what it folds to; None where that has nothing to do with ASCII, as of dashes and Chinese."""
 
-    def __missing__(self, letter: str) -> bool:
+    def __missing__(self, letter: str) -> tuple[bytes, bytes] | None:
         plain = folded(letter)
-        is_apart = self[letter] = plain != "" and not any(map(str.isascii, plain))
-        return is_apart
+        stays_apart = plain and not any(map(str.isascii, plain))
+        self[letter] = None if stays_apart else (letter.encode(), plain.encode())
+        return self[letter]
 
 
-_apart = _Apart()
+_pairs = _Pairs()
+SEVERAL = 50
+"""Letters that are folded one by one. Of more in lines together, each line by itself has fewer."""
 
 
 def grams_of(texts: Iterable[str], owner: UUID) -> set[int]:
