@@ -28,6 +28,7 @@ _DENSE = "\u2e80"
 """From here on a script has a letter for a syllable or a word, so that a search may be for one or two of them."""
 _DENSE_RUN = re.compile(f"[{_DENSE}-\U0010ffff]+")
 _ASCII = bytes(range(128))
+_holds_escape = re.compile(rb"\\u").search  # in half the time of `in`
 _ESCAPED = re.compile(rb'["\\/\x00-\x20]')
 
 
@@ -53,14 +54,14 @@ class Sought(NamedTuple):
 
     def may_be_in(self, lines: bytes) -> bool:
         """Whether a text in lines of JSON could have every term: False only if surely none has."""
-        if b"\\u" in lines:
+        if _holds_escape(lines):
             return True
         is_plain = lines.isascii()
-        letters = () if is_plain else _folding(lines)
-        if len(letters) > SEVERAL:
-            return True
-        for written, plain in letters:
-            lines = lines.replace(written, plain)
+        if not is_plain and (letters := _folding(lines)):
+            if len(lines) > MUCH:
+                return True
+            for written, plain in letters:
+                lines = lines.replace(written, plain)
         lines = lines.lower()
         return all(term in lines for term in _written_terms(self) if is_plain or term.isascii())
 
@@ -98,8 +99,8 @@ class _Pairs(dict[str, tuple[bytes, bytes] | None]):
 
 
 _pairs = _Pairs()
-SEVERAL = 50
-"""Letters that are folded one by one. Of more in lines together, each line by itself has fewer."""
+MUCH = 1 << 14
+"""Bytes in which letters are not looked for one by one: most of the lines in them have none."""
 
 
 def grams_of(texts: Iterable[str], owner: UUID) -> set[int]:
