@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from stores import Store, on
 from telling import in_order, told
@@ -21,6 +21,7 @@ from telling import in_order, told
 from chat_history import formats
 from chat_history.errors import InvalidMessageError, UnknownFormatError
 from chat_history.formats import Source, convert, get_format, neutral_messages, recognise, replayable
+from chat_history_adapters.formats.neutral import parsed
 
 FIRST_LINE = get_format("pydantic_ai").version().startswith("1.")
 SAMPLES = Path(__file__).parent / "data" / "messages"
@@ -29,6 +30,8 @@ LINE = "pydantic_ai_v1" if FIRST_LINE else "pydantic_ai_v2"
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """The first example imports the framework, and machines are busy."""
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=5)
+"""Also with lone surrogates."""
 NATIVE = {
     "agent_framework": ["agent_framework/history", "agent_framework/every_kind"],
     "langchain": ["langchain/messages_to_dict", "langchain/every_kind"],
@@ -273,6 +276,22 @@ def test_neutral_messages_are_plain_json_and_self_contained(name: str, file: str
             assert message["name"]
     assert set(indexes) == set(range(len(sources)))
     assert indexes == sorted(indexes)
+
+
+@patiently
+@example(json.loads("[" * 300 + "]" * 300))
+@example({"\ud83d": ["\udc00", 1e400, -0.0, 10**30]})
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ANY_TEXT,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_a_payload_is_read_as_json_reads_it(value: Any) -> None:
+    for escaped in (False, True):
+        payload = json.dumps(value, ensure_ascii=escaped)
+        assert repr(parsed(payload)) == repr(json.loads(payload))
 
 
 def test_a_tool_result_takes_the_name_and_a_missing_id_from_its_call() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -84,15 +83,33 @@ def test_what_one_alone_raises_is_raised(work: Work) -> None:
     assert work(1) == 2
 
 
-def test_one_who_is_interrupted_while_waiting_keeps_nobody(work: Work) -> None:
+@pytest.fixture
+def interrupted() -> Iterator[threading.Event]:
+    """Set by the first SIGINT, which interrupts this thread; those after it do nothing."""
+    was = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if not was.is_set():
+            was.set()
+            raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGINT, interrupt)
+    yield was
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.parametrize("_time", range(20))
+def test_one_who_is_interrupted_while_waiting_keeps_nobody(
+    work: Work, interrupted: threading.Event, _time: int
+) -> None:
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(work, 0)
         work.begun.acquire()
 
         def interrupt() -> None:
             work.wait_for(1)
-            time.sleep(0.2)  # a signal that comes before a thread is asleep does not wake it
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            while not interrupted.is_set():  # a signal that comes just before a thread falls asleep does not wake it
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         interrupting = pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):

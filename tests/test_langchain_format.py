@@ -314,3 +314,11 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
             FORM.load(["{}"])
     finally:
         extras.framework.cache_clear()
+
+
+def test_of_several_names_for_one_thing_the_more_exact_is_taken() -> None:
+    said = {"model": "alias", "model_name": "exact", "stop_reason": "end_turn", "finish_reason": "stop"}
+    block = {"type": "image", "url": "https://example.com/a", "title": "A", "name": "a", "filename": "a.png"}
+    (neutral,) = FORM.to_neutral(FORM.dump(AIMessage([block], response_metadata=said)).payload)
+    assert (neutral["model"], neutral["finish_reason"]) == ("exact", "stop")
+    assert neutral["content"][0]["name"] == "a.png"

@@ -14,7 +14,7 @@ from stores import Store, on
 
 from chat_history import ChatHistory, SQLChatHistory, open_history
 from chat_history.backends.base import Found
-from chat_history.backends.words import Sought, folded, grams_of
+from chat_history.backends.words import MUCH, Sought, folded, grams_of
 from chat_history.search import hit_of, sought
 from chat_history.testing import say
 
@@ -65,6 +65,11 @@ def test_lines_of_json_are_looked_into_where_one_could_have_the_words(text: str,
 def test_lines_of_json_are_passed_over_also_with_letters_of_other_scripts() -> None:
     assert not Sought(("ab", "日本")).may_be_in("a–b “日本” 🎉".encode())
     assert Sought(("ab", "日本")).may_be_in(b"ab" + "日 本".encode())
+
+
+def test_many_lines_of_json_are_looked_into_where_one_has_an_accent() -> None:
+    assert Sought(("cafe",)).may_be_in("café".encode() + b" " * MUCH)
+    assert not Sought(("cafe",)).may_be_in("caf–".encode() + b" " * MUCH)
 
 
 @given(TEXT)

@@ -51,18 +51,18 @@ class Joining(Generic[T, R]):
             finally:
                 self.end(key)
         turn = _Turn[T, R](item)
-        with self._lock:
-            queue = self._queues.setdefault(key, _Queue())
-            turn.leads = not queue.is_busy
-            queue.waiting.append(turn)
-            queue.is_busy = True
         try:
+            with self._lock:
+                queue = self._queues.setdefault(key, _Queue())
+                turn.leads = not queue.is_busy
+                queue.waiting.append(turn)
+                queue.is_busy = True
             if not turn.leads:
                 turn.wait()
             if turn.leads:
                 self._lead(key, queue, work)
         except BaseException:
-            self._leave(key, queue, turn)
+            self._leave(key, turn)
             raise
         if turn.error is not None:
             raise turn.error
@@ -85,9 +85,10 @@ class Joining(Generic[T, R]):
             for turn in turns:
                 turn.wake()
 
-    def _leave(self, key: Hashable, queue: _Queue[T, R], turn: _Turn[T, R]) -> None:
+    def _leave(self, key: Hashable, turn: _Turn[T, R]) -> None:
         with self._lock:
-            if turn in queue.waiting:  # interrupted before it began
+            queue = self._queues.get(key)
+            if queue is not None and turn in queue.waiting:  # interrupted before it began
                 queue.waiting.remove(turn)
                 if turn.leads:
                     self._pass_on(key, queue)

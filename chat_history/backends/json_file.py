@@ -341,9 +341,9 @@ class JSONBackend(Backend):
         searched = []
         with self._file.indexing:
             for each in chats:
-                is_titled, rows = wanted.is_in(each.title), [row for row in each.rows if row in proposed]
-                if is_titled or rows:
-                    searched.append((chat_key(owner, each.chat_id), each.record(), is_titled, index.frozen(rows)))
+                is_titled, its = wanted.is_in(each.title), [row for row in each.rows if row in proposed]
+                if is_titled or its:
+                    searched.append((chat_key(owner, each.chat_id), each.record(), is_titled, index.frozen(its)))
 
         def found() -> Iterator[tuple[ChatKey, Found]]:
             for key, record, is_titled, messages in searched:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from uuid import UUID
 from zlib import crc32
 
-__all__ = ["BLOCK", "TITLE", "Sought", "folded", "grams_of"]
+__all__ = ["BLOCK", "MUCH", "TITLE", "Sought", "folded", "grams_of"]
 
 BLOCK = 16
 """So many positions of a chat are indexed together: they have little more grams than one of them."""

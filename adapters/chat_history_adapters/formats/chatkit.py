@@ -19,7 +19,7 @@ from chat_history.messages import Message
 
 from .extras import framework, installed_version
 from .json_dicts import canonical
-from .neutral import content_parts
+from .neutral import content_parts, parsed
 
 __all__ = ["FORMAT", "ChatKit"]
 
@@ -77,7 +77,7 @@ class ChatKit:
 
     def to_neutral(self, payload: str) -> list[Message]:
         """What was said, or a call with its result; nothing for what is only shown."""
-        item = json.loads(payload)
+        item = parsed(payload)
         said: Message = {
             "role": ROLES.get(item["type"], SHOWN),
             "content": _text(item),

@@ -202,9 +202,9 @@ def _response(response: dict[str, Any]) -> Message:
     ids = strings(response, RESPONSE_IDS)
     if ids:
         message["ids"] = ids
-    for key, value in response.items():
-        if key not in RESPONSE_NAMED and value is not None and (key, value) != ("state", "complete"):
-            own[key] = value
+    own |= _left(response, RESPONSE_NAMED)
+    if own.get("state") == "complete":
+        del own["state"]
     if own:
         message["extra"] = {FORMAT: own}
     return message
