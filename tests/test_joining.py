@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -98,10 +99,7 @@ def interrupted() -> Iterator[threading.Event]:
     signal.signal(signal.SIGINT, usual)
 
 
-@pytest.mark.parametrize("_time", range(20))
-def test_one_who_is_interrupted_while_waiting_keeps_nobody(
-    work: Work, interrupted: threading.Event, _time: int
-) -> None:
+def test_one_who_is_interrupted_while_waiting_keeps_nobody(work: Work, interrupted: threading.Event) -> None:
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(work, 0)
         work.begun.acquire()
@@ -120,6 +118,24 @@ def test_one_who_is_interrupted_while_waiting_keeps_nobody(
         work.may_go.release(2)
         assert (first.result(60), last.result(60)) == (0, 4)
     assert work.together == [[0], [2]]
+
+
+def test_one_who_is_interrupted_as_he_begins_to_wait_keeps_nobody(work: Work) -> None:
+    class Interrupting(list[Any]):
+        def append(self, turn: Any) -> None:
+            super().append(turn)
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(work, 0)
+        work.begun.acquire()
+        queue = work.joining._queues["key"]
+        queue.waiting = Interrupting()
+        with pytest.raises(KeyboardInterrupt):
+            work(1)
+        assert not queue.waiting
+        work.may_go.release()
+        assert first.result(60) == 0
 
 
 def test_a_key_that_nobody_works_on_is_forgotten(work: Work) -> None:
