@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import update_wrapper
+from itertools import islice
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 from .errors import HistoryClosedError
 from .history import ChatHistory
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from .messages import MessageStatus, StoredMessage
 
@@ -23,6 +26,8 @@ R = TypeVar("R")
 
 THREADS = 10
 """How many calls run at a time; as many as a Postgres pool has connections by default."""
+AHEAD = 64
+"""Messages that an iteration fetches at a time, because each way to a thread and back takes longer than a message."""
 
 
 class _Threads:
@@ -32,8 +37,9 @@ class _Threads:
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self._lock = Lock()
+        _every.add(self)
 
-    def pool(self) -> ThreadPoolExecutor:
+    def submit(self, work: Callable[[], R]) -> Future[R]:
         with self._lock:
             if self._closed:
                 raise HistoryClosedError("this history was shut down; open another one")
@@ -41,13 +47,30 @@ class _Threads:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chat_history")
-            return self._pool
+            return self._pool.submit(work)
+
+    def forked(self) -> None:
+        """In the child, where the threads are not."""
+        self._pool = None
+        self._lock = Lock()
 
     def shutdown(self) -> None:
         with self._lock:
             pool, self._pool, self._closed = self._pool, None, True
         if pool is not None:
             pool.shutdown()
+
+
+_every: WeakSet[_Threads] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for threads in _every:
+        threads.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _awaited(
@@ -79,7 +102,7 @@ class AsyncChatHistory:
 
         context = contextvars.copy_context()
         work = partial(context.run, call, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads.pool(), work)
+        return await asyncio.wrap_future(self._threads.submit(work))
 
     @property
     def user_id(self) -> str:
@@ -153,8 +176,9 @@ class AsyncChatHistory:
     ) -> AsyncIterator[StoredMessage]:
         """Walk a chat of any length in order, oldest first, in bounded memory. See `ChatHistory.iter_messages`."""
         messages = self._history.iter_messages(chat_id, status=status)
-        while (message := await self._run(next, messages, None)) is not None:
-            yield message
+        while some := await self._run(lambda: list(islice(messages, AHEAD))):
+            for message in some:
+                yield message
 
     async def shutdown(self) -> None:
         """Close what the history opened, after the calls that run have finished. A second call is harmless."""

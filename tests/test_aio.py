@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,10 +13,10 @@ from random import Random
 from threading import current_thread
 
 import pytest
-from stores import ALL, Store, on
+from stores import ALL, DURABLE, Store, on
 
 from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
-from chat_history.aio import THREADS, run
+from chat_history.aio import AHEAD, THREADS, run
 from chat_history.testing import check_chat, say
 
 NAMES = [name for name in dir(ChatHistory) if not name.startswith("_") and name != "to_async"]
@@ -212,3 +214,34 @@ def test_a_walk_may_end_before_the_chat_does(store: Store) -> None:
 
     with store.open() as history:
         asyncio.run(run(history.to_async()))
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@on(*DURABLE)
+def test_a_forked_child_has_threads_of_its_own(store: Store) -> None:
+    with store.open() as history:
+        aio = history.to_async()
+        asyncio.run(aio.add_message("c", say("user", "parent")))
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)  # rather than wait for ever
+            code = 1
+            try:
+                asyncio.run(aio.add_message("c", say("user", "child")))
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        asyncio.run(aio.add_message("c", say("user", "parent again")))
+        assert [each["content"] for each in history.get_chat_history("c")] == ["parent", "child", "parent again"]
+        asyncio.run(aio.shutdown())
+
+
+@on("memory")
+def test_a_long_chat_is_walked_in_order(store: Store) -> None:
+    async def use(history: AsyncChatHistory) -> None:
+        await history.add_messages("c", [say("user", str(number)) for number in range(3 * AHEAD + 1)])
+        assert [message.text async for message in history.iter_messages("c")] == list(map(str, range(3 * AHEAD + 1)))
+
+    with store.open() as history:
+        asyncio.run(use(history.to_async()))

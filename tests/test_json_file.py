@@ -12,15 +12,18 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
-from chat_history.backends import json_file
+from chat_history.backends import json_file, json_shared
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.texts import spoken_text
@@ -615,6 +618,88 @@ def in_another_process(body: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+class Awakened(json_shared._Request):
+    """A request whose thread, of this name, pauses when it is woken for the first time."""
+
+    name = ""
+    interruption: type[BaseException] | None = None
+    woken: threading.Event
+    may_go_on: threading.Event
+
+    @classmethod
+    def install(
+        cls, monkeypatch: pytest.MonkeyPatch, name: str, interruption: type[BaseException] | None = None
+    ) -> tuple[threading.Event, threading.Event]:
+        cls.name, cls.interruption = name, interruption
+        cls.woken, cls.may_go_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(json_shared, "_Request", cls)
+        return cls.woken, cls.may_go_on
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        super().__init__(change)
+        self.wake = Pausing(self)  # type: ignore[assignment]
+
+
+class Pausing:
+    def __init__(self, request: Awakened) -> None:
+        self.request = request
+        self.queue: SimpleQueue[None] = SimpleQueue()
+        self.put = self.queue.put
+        self.is_waited_for = False
+
+    def get(self, timeout: float | None = None) -> None:
+        self.is_waited_for = True
+        self.queue.get(timeout=timeout)
+        request = self.request
+        if threading.current_thread().name == request.name and not request.woken.is_set():
+            request.woken.set()
+            assert request.may_go_on.wait(60)
+            if request.interruption is not None:
+                raise request.interruption
+
+
+class Writing(threading.Thread):
+    """A thread that adds a message of its name."""
+
+    def __init__(self, backend: JSONBackend, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.backend = backend
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            append(self.backend, draft(self.name))
+        except BaseException as error:
+            self.error = error
+
+    def join(self, timeout: float | None = None) -> Any:
+        super().join(timeout)
+        return self.error
+
+
+@contextmanager
+def held(backend: JSONBackend) -> Iterator[None]:
+    """The turn to write is somebody else's."""
+    backend._file._take(10)
+    try:
+        yield
+    finally:
+        backend._file._end()
+
+
+def asleep(backend: JSONBackend) -> int:
+    """How many wait for their turn, and have found that it was not theirs."""
+    return sum(request.wake.is_waited_for for request in list(backend._file._waiting))  # type: ignore[attr-defined]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = monotonic() + 60
+    while not is_so():
+        assert monotonic() < until
+        sleep(0.001)
+
+
 class TestManyWriters:
     def test_processes_and_threads_lose_nothing(self, path: Path, opened: Opened) -> None:
         body = """
@@ -681,6 +766,51 @@ for thread in threads: thread.join()
         assert [row[0] for row in backend.read_payloads(CHAT)] == list(range(400))
         for me in range(8):
             assert [each for each in ids(opened()) if each.startswith(f"{me}-")] == [f"{me}-{n}" for n in range(50)]
+
+    def test_one_whose_change_another_makes_waits_for_it_and_is_not_told_that_nothing_was_written(
+        self, path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend = opened(timeout=0.2)
+        append(backend, draft("first"))
+        woken, may_go_on = Awakened.install(monkeypatch, "late")
+        syncing, synced = threading.Event(), threading.Event()
+
+        def slow_sync(fd: int) -> None:
+            syncing.set()
+            assert synced.wait(60)
+            os.fdatasync(fd)
+
+        monkeypatch.setattr(json_shared, "sync", slow_sync)
+        with held(backend):
+            late = Writing(backend, "late")
+            wait_until(lambda: asleep(backend) == 1)
+        assert woken.wait(60)  # the turn is its own, but it has not taken it yet
+        quick = Writing(backend, "quick")
+        assert syncing.wait(60)  # quick took it, and made the change of both
+        with path.open("rb+") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)  # and now another process writes, for longer than anybody waits
+            may_go_on.set()
+            late.join(0.5)
+            synced.set()
+            late.join(60)
+        assert (late.error, quick.join(60)) == (None, None)
+        assert sorted(ids(backend)) == ["first", "late", "quick"]
+
+    def test_one_who_is_interrupted_while_waiting_keeps_nobody_and_writes_nothing(
+        self, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend = opened()
+        _, may_go_on = Awakened.install(monkeypatch, "interrupted", KeyboardInterrupt)
+        may_go_on.set()
+        with held(backend):
+            interrupted = Writing(backend, "interrupted")
+            wait_until(lambda: asleep(backend) == 1)
+            behind = Writing(backend, "behind")
+            wait_until(lambda: asleep(backend) == 2)
+        assert isinstance(interrupted.join(60), KeyboardInterrupt)
+        assert behind.join(10) is None
+        append(backend, draft("later"))
+        assert ids(backend) == ["behind", "later"]
 
     def test_parent_and_forked_children_lose_nothing(self, path: Path, opened: Opened) -> None:
         backend = opened()

@@ -427,6 +427,23 @@ def test_a_pool_of_another_kind_is_refused() -> None:
         PostgresBackend(pool="postgresql://")  # type: ignore[arg-type]
 
 
+def test_a_long_import_is_made_ready_while_the_server_takes_it_in(
+    opened: Opener, other: psycopg.Connection[Any]
+) -> None:
+    underway = "SELECT count(*) FROM pg_stat_progress_copy WHERE relid = 'messages'::regclass"
+
+    class Watched(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for place, message in enumerate(super().__iter__()):
+                if place == 2500:
+                    copies.append(other.execute(underway).fetchone())
+                yield message
+
+    copies: list[Any] = []
+    opened().add_messages("c", Watched([HELLO] * 3000))
+    assert copies == [(1,)]
+
+
 def test_one_connection_is_enough(opened: Opener, other: psycopg.Connection[Any]) -> None:
     history = opened(max_connections=1)
     with ThreadPoolExecutor(8) as pool:

@@ -406,6 +406,16 @@ def test_forks_among_busy_threads_lose_nothing(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_after_a_fork_a_writer_waits_no_longer_than_before(path: Path) -> None:
+    with opened(path) as history:
+        history.add_message("c", HELLO)
+        in_child(lambda: None)
+        history.add_message("c", HELLO)
+        writer = history._backend().inner._file._writer  # type: ignore[attr-defined]
+        assert writer.execute("PRAGMA busy_timeout").fetchone() == (0,)  # the waiting is ours
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_forked_child_has_a_copy_of_what_is_in_memory() -> None:
     with opened(":memory:") as history:
         history.add_message("c", HELLO)

@@ -34,10 +34,12 @@ _Result = TypeVar("_Result")
 class _Request:
     """A change that a thread waits for. Whoever has the turn makes it, for the others too."""
 
-    __slots__ = ("change", "done", "error", "result", "wake")
+    __slots__ = ("change", "done", "error", "is_taken", "result", "wake")
 
     def __init__(self, change: Callable[[Index], Any]) -> None:
         self.change = change
+        self.is_taken = False
+        """Whether somebody makes it, or has made it. Changes only for whoever has the turn."""
         self.done = False
         self.error: BaseException | None = None
         self.result: Any = None
@@ -158,10 +160,29 @@ class SharedFile:
         """
         request = _Request(change)
         self._waiting.append(request)
+        try:
+            self._wait_for(request)
+        except BaseException:
+            # Interrupted: it is not made any more, and those behind it do not wait for it.
+            with suppress(ValueError):
+                self._waiting.remove(request)
+            self._wake_next()
+            raise
+        if request.error is not None:
+            raise request.error
+        return cast(_Result, request.result)
+
+    def _wait_for(self, request: _Request) -> None:
+        """Until it is made, by whoever has the turn when it is its own."""
         until = 0.0
         while not request.done:
             if self._writing.acquire(blocking=False):
-                self._lead(request)
+                if not request.is_taken:
+                    self._lead(request)
+                    continue
+                # Between its waking and here somebody came who made it too, and is about to sync it.
+                self._end()
+                request.wake.get()
                 continue
             until = until or time.monotonic() + self._timeout
             try:
@@ -173,9 +194,6 @@ class SharedFile:
                     request.wake.get()
                 else:
                     raise self._busy(self._timeout) from None
-        if request.error is not None:
-            raise request.error
-        return cast(_Result, request.result)
 
     def append(self, index: Index, lines: Iterable[str]) -> None:
         """Put lines in the place of the closing, and the closing after them. Only for a change."""
@@ -252,6 +270,7 @@ class SharedFile:
         try:
             while self._waiting and len(batch) < _TOGETHER:
                 request = self._waiting.popleft()
+                request.is_taken = True
                 batch.append(request)
                 try:
                     request.result = request.change(index)
@@ -317,9 +336,12 @@ class SharedFile:
                 fcntl.flock(file.fd, fcntl.LOCK_UN)
         finally:
             self._writing.release()
-            if self._waiting:
-                with suppress(IndexError):
-                    self._waiting[0].wake.put(None)
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._waiting:
+            with suppress(IndexError):
+                self._waiting[0].wake.put(None)
 
     def _locked_status(self, timeout: float) -> os.stat_result:
         """Lock the file that has the name now, and say what the system says of it."""

@@ -394,5 +394,5 @@ def written_at(changes: Sequence[Change], version: int, position: int, head: str
         written.append(Written(version, position, head if change.follows is UNSET else change.follows))
         version += 1
         position += len(change.drafts)
-        head = change.drafts[-1].message_id
+        head = _last_id(change.drafts)
     return written

@@ -249,6 +249,8 @@ class SQLiteFile:
         if self.read_only:
             raise StorageError(f"{self.path} can only be read: this user may not write the file, or to its folder")
         self._writer = self._connect()
+        if not self._in_memory:
+            self._writer.execute("PRAGMA busy_timeout = 0")
         return self._writer
 
     def _choose_journal(self, connection: sqlite3.Connection) -> None:
