@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["chat_cursor", "chat_place", "message_cursor", "message_place"]
 
+_POSITION = re.compile(r"-1|\d{1,18}", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,7 +28,7 @@ def message_place(cursor: object, name: str) -> int | None:
     if cursor is None:
         return None
     kind, _, rest = _decoded(cursor, name).partition(":")
-    if kind != "m" or not rest.lstrip("-").isdecimal():
+    if kind != "m" or not _POSITION.fullmatch(rest):
         raise _foreign(name)
     return int(rest)
 

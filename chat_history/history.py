@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -25,50 +24,42 @@ from .backends.base import (
     Backend,
     Change,
     ChatKey,
-    ChatRecord,
     Cleared,
     OutlineRow,
     OwnerKey,
-    PayloadRow,
-    Record,
     Unset,
     UnsetType,
     chat_key,
     owner_key,
 )
 from .backends.contents import bare, whole
-from .cursors import chat_cursor, chat_place, message_cursor, message_place
 from .errors import (
     ChatExistsError,
     ChatNotFoundError,
     HistoryClosedError,
     InvalidArgumentError,
-    MessageNotFoundError,
     VersionConflictError,
 )
 from .formats import MessageFormat, get_format, usual_formats
 from .limits import Limit
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
+from .pages import page_of_chats, page_of_messages
 from .records import Stored, chat_of, stored_draft, stored_message
 from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
-from .tokens import CountTokens, tokens_of, usual_count
+from .tokens import CountTokens
 from .tree import alone, branches
-from .windows import newest_turns
-from .writing import Writer, shortened
+from .windows import window
+from .writing import Writer, no_message, shortened
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from .aio import AsyncChatHistory
 
 __all__ = ["ChatHistory"]
 
 PAGE = 64
 """Messages that `iter_messages` holds at a time."""
-HEAD = 4
-"""How many messages at the beginning of a chat are searched for the system prompts that lead it."""
 KEYS = 4096
 """Chat keys remembered by a view, because computing one takes a few microseconds."""
 
@@ -347,7 +338,7 @@ class ChatHistory:
         checked_message_id(message_id)
         record = self._writer().replace(key, message_id, message, checked_metadata(metadata), _named(format))
         if record is None:
-            raise _no_message(key, message_id)
+            raise no_message(key, message_id)
         return stored_message(chat_id, record)
 
     def delete_message(self, chat_id: str, message_id: str) -> bool:
@@ -404,7 +395,7 @@ class ChatHistory:
         if limit == 0:
             return []
         rows = backend.read_payloads(key, limit=limit, newest=True)
-        with naming_damage(chat_id, rows, payload=PayloadRow._fields.index("payload")):
+        with naming_damage(chat_id, ((row[0], row[3]) for row in rows)):
             if all(row[2] == DICTS for row in rows):
                 return [json.loads(row[3]) for row in rows]
             return list(as_dicts(backend.read(key, limit=limit, newest=True)))
@@ -432,63 +423,21 @@ class ChatHistory:
         form = get_format(format)
         key = self._key(chat_id)
         backend = self._backend()
-        if last is None and max_tokens is None:
-            rows = backend.read_payloads(key)
-            lead = self._leading_system(key, form, rows[0][0]) if rows else []
-        else:
-            rows, lead = self._window(key, form, last, max_tokens, count_tokens)
+        if last is not None:
+            checked_count(last, "last")
+        if max_tokens is not None:
+            checked_count(max_tokens, "max_tokens")
+        rows, lead = window(backend, key, form, last=last, most=max_tokens, count=count_tokens)
         if all(row[2] == form.name for row in rows):
             try:
                 return lead + form.load([row[3] for row in rows])
             except ValueError:
                 pass  # one by one, below
         records = backend.read(key, after=rows[0][0] - 1, before=rows[-1][0] + 1)
-        with naming_damage(chat_id, rows, payload=PayloadRow._fields.index("payload")):
+        with naming_damage(chat_id, ((row[0], row[3]) for row in rows)):
             messages, losses = load(form, records)
         report(losses, target=form.name, strict=strict)
         return lead + messages
-
-    def _window(
-        self, key: ChatKey, form: MessageFormat, last: int | None, most: int | None, count: CountTokens | None
-    ) -> tuple[Sequence[PayloadRow], list[Any]]:
-        """The rows that fit, and the system prompts that go before them."""
-        if last is not None:
-            checked_count(last, "last")
-        if most is not None:
-            checked_count(most, "max_tokens")
-            count = count or usual_count()
-        backend = self._backend()
-
-        def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
-            return backend.read_payloads(key, before=before, limit=limit, newest=True)
-
-        @cache
-        def weigh(form: str, payload: str) -> int:
-            return tokens_of(form, payload, count) if count else 0
-
-        rows = newest_turns(read, weigh, last=last, most=most)
-        lead = self._leading_system(key, form, rows[0][0]) if rows else []
-        if lead and most is not None:
-            taken = sum(weigh(form.name, form.dump(each).payload) for each in lead)
-            rows = newest_turns(read, weigh, last=last, most=most - taken)
-        return rows, lead
-
-    def _leading_system(self, key: ChatKey, form: MessageFormat, before: int) -> list[Any]:
-        """The system prompts that the branch begins with, where the messages from this position on lack them."""
-        if before == 0:
-            return []
-        head = self._backend().read(key, before=before, limit=HEAD, status=None)
-        messages, _ = load(form, [record for record in head if record.status != MessageStatus.SUPERSEDED])
-        lead = []
-        for message in messages:
-            system = form.system(message)
-            if system is None:
-                break
-            lead.append(system)
-            found = form.parts(form.dump(message).payload)
-            if found.system < len(found.parts):
-                break
-        return lead
 
     def get_readable_chat_history(
         self, chat_id: str, user_role: str = "user", assistant_role: str = "assistant"
@@ -501,7 +450,7 @@ class ChatHistory:
         speakers = {assistant_role: "assistant", user_role: "user"}
         readable = []
         records = self._backend().read(self._key(chat_id))
-        with naming_damage(chat_id, records, payload=Record._fields.index("payload")):
+        with naming_damage(chat_id, ((record.position, record.payload) for record in records)):
             messages = list(as_dicts(records))
         for message in messages:
             speaker = speakers.get(str(message.get("role")))
@@ -526,25 +475,8 @@ class ChatHistory:
         status: None is every message of every branch. Cursors stay good while others write.
         """
         key = self._key(chat_id)
-        backend = self._backend()
         checked_count(limit, "limit")
-        wanted = checked_status(status)
-        low, high = message_place(after, "after"), message_place(before, "before")
-        newest = after is None
-        records = backend.read(key, before=high, after=low, limit=limit + 1, newest=newest, status=wanted)
-        more = len(records) > limit
-        records = (records[1:] if newest else records[:-1]) if more else records
-        first = records[0].position if records else (high if high is not None else (low or -1) + 1)
-        end = records[-1].position if records else (low if low is not None else first - 1)
-        earlier = more if newest else bool(bare(backend).read_payloads(key, before=first, limit=1, status=wanted))
-        later = more and not newest
-        if not later and high is not None:
-            later = bool(bare(backend).read_payloads(key, after=end, limit=1, status=wanted))
-        return Page(
-            tuple(stored_message(chat_id, record) for record in records),
-            before=message_cursor(first) if earlier else None,
-            after=message_cursor(end) if later else None,
-        )
+        return page_of_messages(self._backend(), key, limit, before, after, checked_status(status))
 
     def iter_messages(
         self, chat_id: str, *, status: MessageStatus | str | None = MessageStatus.ACTIVE
@@ -570,7 +502,7 @@ class ChatHistory:
         key = self._key(chat_id)
         found = self._backend().find(key, [checked_message_id(message_id)])
         if not found:
-            raise _no_message(key, message_id)
+            raise no_message(key, message_id)
         return stored_message(chat_id, found[0])
 
     def get_message_count(self, chat_id: str, status: MessageStatus | str | None = MessageStatus.ACTIVE) -> int:
@@ -639,11 +571,8 @@ class ChatHistory:
         ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
         metadata = UNSET if isinstance(chat_metadata, Unset) else checked_metadata(chat_metadata)
         drafts = writer.drafts(messages, ids, None, _named(format))
-        try:
-            if not writer.switch(key, message_id, drafts, metadata, expected_version):
-                raise _no_chat(key)
-        except KeyError:
-            raise _no_message(key, str(message_id)) from None
+        if not writer.switch(key, message_id, drafts, metadata, expected_version):
+            raise _no_chat(key)
         writer.keep_within_limit(key)
         return self.get_chat(chat_id)
 
@@ -667,8 +596,6 @@ class ChatHistory:
         try:
             if not self._writer().fork(key, target, None if at is None else checked_message_id(at), given):
                 raise _no_chat(key)
-        except KeyError:
-            raise _no_message(key, str(at)) from None
         except VersionConflictError:
             raise _chat_exists(target) from None
         return self.get_chat(target.chat_id)
@@ -746,23 +673,7 @@ class ChatHistory:
         Activity is any write. A chat that becomes active while you page moves to the front.
         """
         backend = self._backend()
-        checked_count(limit, "limit")
-        later, earlier = chat_place(after, "after"), chat_place(before, "before")
-        if later and earlier:
-            raise InvalidArgumentError("list_chats takes before or after, not both")
-        records = backend.list_chats(self._owner, limit=limit + 1, before=earlier, after=later)
-        more = len(records) > limit
-        records = (records[1:] if earlier else records[:-1]) if more else records
-        chats = tuple(chat_of(self._owner, record) for record in records)
-        if not records:
-            return Page(chats)
-        first, last = self._place(records[0]), self._place(records[-1])
-        has_before = more if earlier else bool(later and backend.list_chats(self._owner, limit=1, before=first))
-        has_after = bool(backend.list_chats(self._owner, limit=1, after=last)) if earlier else more
-        return Page(chats, chat_cursor(*first) if has_before else None, after=chat_cursor(*last) if has_after else None)
-
-    def _place(self, record: ChatRecord) -> tuple[datetime, UUID]:
-        return record.updated_at, self._key(record.chat_id).key
+        return page_of_chats(backend, self._owner, checked_count(limit, "limit"), before, after)
 
     def get_all_chat_ids(self) -> list[str]:
         """The ids of all chats of this owner, oldest chat first."""
@@ -880,7 +791,3 @@ def _chat_exists(key: ChatKey) -> ChatExistsError:
 
 def _no_chat(key: ChatKey) -> ChatNotFoundError:
     return ChatNotFoundError(f"there is no chat {shortened(key.chat_id)}; add_message or create_chat makes one")
-
-
-def _no_message(key: ChatKey, message_id: str) -> MessageNotFoundError:
-    return MessageNotFoundError(f"chat {shortened(key.chat_id)} has no message {message_id!r}")

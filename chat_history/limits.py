@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from .backends.base import Backend, ChatKey, OutlineRow, PayloadRow
 from .formats import get_format
+from .loading import naming_damage
 from .messages import MessageStatus
 from .windows import newest_turns
 
@@ -29,7 +30,7 @@ class Limit(NamedTuple):
         def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
             return backend.read_payloads(key, before=before, limit=limit, newest=True)
 
-        kept = newest_turns(read, lambda form, payload: 0, last=self.max_messages, most=None)
+        kept = newest_turns(read, lambda row: 0, last=self.max_messages, most=None)
         if not kept:
             return []
         beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
@@ -40,7 +41,8 @@ def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
     """How many of these messages begin the chat with a system prompt."""
     for count, row in enumerate(rows):
         records = backend.find(key, [row[1]])
-        neutral = [get_format(each.format).to_neutral(each.payload) for each in records]
+        with naming_damage(key.chat_id, ((record.position, record.payload) for record in records)):
+            neutral = [get_format(each.format).to_neutral(each.payload) for each in records]
         if not any(neutral) or neutral[0][0]["role"] != "system":
             return count
     return len(rows)

@@ -27,20 +27,20 @@ DICTS = "openai"
 
 
 @contextmanager
-def naming_damage(chat_id: str, rows: Iterable[tuple[Any, ...]], *, payload: int) -> Iterator[None]:
+def naming_damage(chat_id: str, payloads: Iterable[tuple[int, str]]) -> Iterator[None]:
     """Turn the failure to parse a payload into an error that names the message.
 
-    rows: what is parsed, each with its position first, and the payload at that index.
+    payloads: what is parsed, each with the position of its message; looked at when it has failed.
     """
     try:
         yield
     except json.JSONDecodeError as error:
-        for row in rows:
+        for position, payload in payloads:
             try:
-                json.loads(row[payload])
+                json.loads(payload)
             except ValueError:
                 raise DamagedStoreError(
-                    f"message {row[0]} of chat {chat_id[:80]!r} is damaged: its payload is not JSON ({error}); "
+                    f"message {position} of chat {chat_id[:80]!r} is damaged: its payload is not JSON ({error}); "
                     "nothing was changed; replace_message or delete_message mends it, or restore the store"
                 ) from error
         raise

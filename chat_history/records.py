@@ -12,6 +12,7 @@ from .backends.base import ChatRecord, Draft, OwnerKey, Record, Written
 from .backends.texts import spoken_text
 from .formats import Dumped, MessageFormat
 from .messages import Chat, MessageStatus, StoredMessage
+from .saving import digest
 
 __all__ = ["Stored", "chat_of", "draft_again", "draft_of", "stored_draft", "stored_message"]
 
@@ -51,7 +52,7 @@ def draft_of(
     )
 
 
-def draft_again(record: Record, digest: bytes) -> Draft:
+def draft_again(record: Record) -> Draft:
     """A stored message ready to be stored in another chat, with its id and its time."""
     said = record.text == spoken_text(None, record.payload)
     return Draft(
@@ -61,7 +62,7 @@ def draft_again(record: Record, digest: bytes) -> Draft:
         record.format_version,
         record.payload,
         record.text,
-        digest,
+        digest(record.payload),
         record.created_at,
         record.metadata,
         said,

@@ -21,6 +21,7 @@ from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
 from .loading import DICTS, sources
+from .windows import HEAD
 
 if TYPE_CHECKING:
     from hashlib import blake2b
@@ -199,9 +200,6 @@ class _Cut(NamedTuple):
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of a given message that has none: no stored one has it, so it matches none by accident."""
-
-HEAD = 4
-"""How many messages at the beginning of a long branch are searched for the system prompt that a window carries."""
 
 
 class _Comparison:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple, TextIO
 
+from .arguments import checked_id, checked_message_id, checked_metadata, checked_text
 from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, OutlineRow, Record, chat_key, owner_key
 from .errors import ChatExistsError, InvalidArgumentError, StorageError
 from .history import ChatHistory
@@ -122,6 +123,8 @@ class _Arrival:
         self.target = target
         self.chat = chat
         self.count = 0
+        self.follows: str | None = None
+        """What the first message of the page follows."""
         self.statuses: list[str] = []
         self.sent = blake2b(digest_size=16)
 
@@ -150,7 +153,7 @@ class _Arrival:
                     yield self.count
                 if not page:
                     self.follows = each.parent
-                page.append(draft_again(each, mark))
+                page.append(draft_again(each))
                 last = each.message_id
             self.count += 1
         if self.count < len(known):
@@ -163,8 +166,8 @@ class _Arrival:
     def _append(self, there: ChatRecord | None, page: list[Draft]) -> ChatRecord:
         key, record, _ = self.chat
         if there is None:
-            self.target.write(key, Change(record.created_at, 0, title=record.title, metadata=MARK))
-            there = record._replace(metadata=MARK, version=self._version())
+            begun = self.target.write(key, Change(record.created_at, 0, title=record.title, metadata=MARK))
+            there = record._replace(metadata=MARK, version=begun.version)
         if page:
             change = Change(record.created_at, there.version, page, follows=self.follows, active=len(page))
             there = there._replace(version=self.target.write(key, change).version)
@@ -175,6 +178,8 @@ class _Arrival:
         key = self.chat.key
         outline = self.target.outline(key)
         rows = outline.rows if outline else ()
+        if len(rows) != len(self.statuses):
+            raise self._changed()
         statuses = [(row[0], status) for row, status in zip(rows, self.statuses, strict=True) if row[3] != status]
         active = _active(self.statuses) - _active([row[3] for row in rows])
         change = Change(record.updated_at, there.version, statuses=statuses, active=active, head=record.head)
@@ -188,14 +193,13 @@ class _Arrival:
         for row in rows:
             _add(received, row[1], row[2], bytes(row[4]))
         if received.digest() != self.sent.digest():
-            raise StorageError(
-                f"chat {shortened(self.chat.key.chat_id)} did not arrive as it was: others wrote to it, or the target "
-                "does not keep what it is given; delete it there and copy again"
-            )
+            raise self._changed()
 
-    def _version(self) -> int:
-        record = self.target.get_chat(self.chat.key)
-        return record.version if record else 0
+    def _changed(self) -> StorageError:
+        return StorageError(
+            f"chat {shortened(self.chat.key.chat_id)} did not arrive as it was: others wrote to it, or the target "
+            "does not keep what it is given; delete it there and copy again"
+        )
 
     def _other(self) -> ChatExistsError:
         return ChatExistsError(
@@ -251,26 +255,33 @@ def _read(file: TextIO) -> Iterator[_Chat]:
     while waiting is not None:
         number, line = waiting
         try:
-            key = chat_key(owner_key(line["tenant"], line["user"]), line["chat"])
             if "payload" in line:
                 raise KeyError("title")
+            key = _key(line)
             record = _chat(line)
         except (LookupError, TypeError, ValueError) as error:
             raise _bad(number, error) from error
         waiting = None
 
-        def messages(key: ChatKey = key) -> Iterator[Record]:
+        def messages(number: int = number, key: ChatKey = key, head: str | None = record.head) -> Iterator[Record]:
             nonlocal waiting
+            known: set[str | None] = {None}
             for number, line in lines:
                 if "payload" not in line:
                     waiting = number, line
-                    return
+                    break
                 try:
                     if (line["tenant"], line["user"], line["chat"]) != key[:3]:
                         raise ValueError("it is of another chat than the line before")
-                    yield _message(line)
+                    message = _message(line)
+                    if message.parent not in known:
+                        raise ValueError("it follows a message that does not stand before it")
                 except (LookupError, TypeError, ValueError) as error:
                     raise _bad(number, error) from error
+                known.add(message.message_id)
+                yield message
+            if head not in known:
+                raise _bad(number, f"the chat before it ends with a message {head!r} that it does not have")
 
         stored = messages()
         yield _Chat(key, record, stored)
@@ -293,27 +304,53 @@ def _bad(number: int, why: object) -> InvalidArgumentError:
     return InvalidArgumentError(f"line {number} of the export cannot be read: {why}; what came before it has arrived")
 
 
+def _key(line: Mapping[str, Any]) -> ChatKey:
+    tenant, user = (checked_id(line[name], name, may_be_empty=True) for name in ("tenant", "user"))
+    return chat_key(owner_key(tenant, user), checked_id(line["chat"], "chat"))
+
+
 def _chat(line: Mapping[str, Any]) -> ChatRecord:
-    times = datetime.fromisoformat(line["created_at"]), datetime.fromisoformat(line["updated_at"])
-    return ChatRecord(line["chat"], line["title"], _metadata(line), line["shared"], 0, 0, line["head"], *times)
-
-
-def _message(line: Mapping[str, Any]) -> Record:
-    json.loads(line["payload"])
-    return Record(
-        line["position"],
-        line["message_id"],
-        line["parent"],
-        MessageStatus(line["status"]).value,
-        line["role"],
-        line["format"],
-        line["format_version"],
-        line["payload"],
-        line["text"],
-        datetime.fromisoformat(line["created_at"]),
-        _metadata(line),
+    if not isinstance(line["shared"], bool):
+        raise TypeError("shared is neither true nor false")
+    return ChatRecord(
+        line["chat"],
+        checked_text(line["title"], "title"),
+        checked_metadata(line["metadata"]),
+        line["shared"],
+        0,
+        0,
+        _id_or_none(line["head"]),
+        _moment(line["created_at"]),
+        _moment(line["updated_at"]),
     )
 
 
-def _metadata(line: Mapping[str, Any]) -> str | None:
-    return json.dumps(line["metadata"]) if line["metadata"] else None
+def _message(line: Mapping[str, Any]) -> Record:
+    payload = checked_text(line["payload"], "payload")
+    json.loads(payload)
+    if "\n" in payload or "\r" in payload:
+        raise ValueError("its payload is laid out over several lines; write it in one")
+    return Record(
+        line["position"],
+        checked_message_id(line["message_id"]),
+        _id_or_none(line["parent"]),
+        MessageStatus(line["status"]).value,
+        checked_text(line["role"], "role"),
+        checked_text(line["format"], "format"),
+        checked_text(line["format_version"], "format_version"),
+        payload,
+        checked_text(line["text"], "text"),
+        _moment(line["created_at"]),
+        checked_metadata(line["metadata"]),
+    )
+
+
+def _id_or_none(given: object) -> str | None:
+    return None if given is None else checked_message_id(given)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return moment.astimezone(UTC)

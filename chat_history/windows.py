@@ -7,18 +7,81 @@ first turn. Tool calls and their results never part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
 
-from .backends.base import PayloadRow
+from .backends.base import Backend, ChatKey, PayloadRow
+from .formats import MessageFormat
+from .loading import load, naming_damage
+from .messages import MessageStatus
+from .tokens import CountTokens, tokens_of, usual_count
 
-__all__ = ["newest_turns"]
+__all__ = ["HEAD", "newest_turns", "window"]
 
 ReadNewest = Callable[[int | None, int], Sequence[PayloadRow]]
 """The newest rows before a position (None: of all), at most so many, in order of position."""
-Weigh = Callable[[str, str], int]
-"""The tokens of a message: of its format and its payload."""
+Weigh = Callable[[PayloadRow], int]
+"""The tokens of a message."""
 
 PAGE = 64
 """Messages that are read at a time where their number has no limit."""
+HEAD = 4
+"""How many messages at the beginning of a chat are searched for the system prompts that lead it."""
+
+
+def window(
+    backend: Backend,
+    key: ChatKey,
+    form: MessageFormat,
+    *,
+    last: int | None,
+    most: int | None,
+    count: CountTokens | None,
+) -> tuple[Sequence[PayloadRow], list[Any]]:
+    """The active messages that fit, and as objects of a format the system prompts that go before them.
+
+    last, most: messages and tokens that the newest turns may have; the prompts count as tokens but not as messages.
+    """
+    if last is None and most is None:
+        rows = backend.read_payloads(key)
+        return rows, _leading_system(backend, key, form, rows)
+
+    def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
+        return backend.read_payloads(key, before=before, limit=limit, newest=True)
+
+    def tokens(form: str, payload: str) -> int:
+        return tokens_of(form, payload, count or usual_count())
+
+    @cache
+    def weigh(row: PayloadRow) -> int:
+        with naming_damage(key.chat_id, [(row[0], row[3])]):
+            return tokens(row[2], row[3])
+
+    rows = newest_turns(read, weigh, last=last, most=most)
+    lead = _leading_system(backend, key, form, rows)
+    if lead and most is not None:
+        taken = sum(tokens(form.name, form.dump(each).payload) for each in lead)
+        rows = newest_turns(read, weigh, last=last, most=most - taken)
+    return rows, lead
+
+
+def _leading_system(backend: Backend, key: ChatKey, form: MessageFormat, rows: Sequence[PayloadRow]) -> list[Any]:
+    """The system prompts that the branch begins with, where these messages of it lack them."""
+    if not rows or rows[0][0] == 0:
+        return []
+    head = backend.read(key, before=rows[0][0], limit=HEAD, status=None)
+    with naming_damage(key.chat_id, ((record.position, record.payload) for record in head)):
+        messages, _ = load(form, [record for record in head if record.status != MessageStatus.SUPERSEDED])
+    lead = []
+    for message in messages:
+        system = form.system(message)
+        if system is None:
+            break
+        lead.append(system)
+        found = form.parts(form.dump(message).payload)
+        if found.system < len(found.parts):
+            break
+    return lead
 
 
 def newest_turns(read: ReadNewest, weigh: Weigh, *, last: int | None, most: int | None) -> Sequence[PayloadRow]:
@@ -27,7 +90,7 @@ def newest_turns(read: ReadNewest, weigh: Weigh, *, last: int | None, most: int 
     weight = 0
     for turn in _turns(read, last or PAGE):
         if most is not None:
-            weight += sum(weigh(row[2], row[3]) for row in turn)
+            weight += sum(weigh(row) for row in turn)
         if kept and ((last is not None and len(kept) + len(turn) > last) or (most is not None and weight > most)):
             break
         kept = turn + kept

@@ -29,7 +29,15 @@ from .backends.base import (
 from .backends.contents import THRESHOLD, bare
 from .backends.drafts import Drafts
 from .branches import Branches
-from .errors import ChatHistoryWarning, InvalidArgumentError, StoreBusyError, VersionConflictError
+from .errors import (
+    ChatHistoryError,
+    ChatHistoryWarning,
+    InvalidArgumentError,
+    MessageNotFoundError,
+    StorageError,
+    StoreBusyError,
+    VersionConflictError,
+)
 from .formats import Dumped, MessageFormat, dump_as, recognise
 from .limits import Limit
 from .loading import naming_damage
@@ -39,7 +47,7 @@ from .saving import Branch, Given, Plan, digest, plan
 from .snapshots import Snapshots
 from .tree import path, switch
 
-__all__ = ["Writer", "shortened"]
+__all__ = ["Writer", "no_message", "shortened"]
 
 ATTEMPTS = 200
 """How often a write is worked out anew. Each time somebody else got on, so this is a lot."""
@@ -150,7 +158,7 @@ class Writer:
             try:
                 branch = self._branch(key, expected_version)
                 read: list[Record] = []
-                with naming_damage(key.chat_id, read, payload=Record._fields.index("payload")):
+                with naming_damage(key.chat_id, ((record.position, record.payload) for record in read)):
                     reader = self._reader(key, branch, read)
                     found = plan(branch, digests, give, reader, whole=whole, keep_archived=keep_archived)
                 change = self._change(key, branch, found)
@@ -232,7 +240,9 @@ class Writer:
         """Every message's digest, and the JSON of those that had to be serialised to know it."""
         digests = self.snapshots.digests(messages)
         dumped: dict[int, Dumped] = {}
-        for index in [index for index, known in enumerate(digests) if known is None]:
+        for index, known in enumerate(digests):
+            if known is not None and (form is None or form.recognises(messages[index])):
+                continue
             _, dumped[index], digests[index] = self._dumped(messages[index], form)
         return cast(list[bytes], digests), dumped
 
@@ -250,18 +260,30 @@ class Writer:
     def keep_within_limit(self, key: ChatKey) -> None:
         """Let the oldest turns of a chat go that has grown too long. Where others are too busy, the next write does."""
         limit = self.limit
-        record = self.backend.get_chat(key) if limit else None
-        if limit is None or record is None or record.message_count <= limit.max_messages:
+        if limit is None:
             return
 
         def beyond(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
             return limit.beyond(self.backend, key, rows)
 
-        with suppress(StoreBusyError):
+        try:
+            record = self.backend.get_chat(key)
+            if record is None or record.message_count <= limit.max_messages:
+                return
             if limit.overflow == "archive":
                 self.archive(key, beyond)
             else:
                 self.delete(key, beyond)
+        except StoreBusyError:
+            pass
+        except StorageError as error:
+            # What was asked for is done, and must not seem to have failed.
+            warnings.warn(
+                f"the messages were stored, but chat {shortened(key.chat_id)} has more than "
+                f"{limit.max_messages} now, and the oldest could not be {limit.overflow}d: {error}",
+                ChatHistoryWarning,
+                stacklevel=4,
+            )
 
     # ---- changing what is there
 
@@ -300,29 +322,32 @@ class Writer:
 
         metadata: the chat's unless given.
 
-        `KeyError`: no such message. `VersionConflictError`: there is a target.
+        `MessageNotFoundError`: no such message. `VersionConflictError`: there is a target.
         """
         outline = self.backend.outline(key)
         chat = self.backend.get_chat(key)
         if outline is None or chat is None:
             return False
-        way = path(outline.rows, message_id or outline.head)
-        digests = {row[0]: bytes(row[4]) for row in way}
-        records = [each for each in self.backend.read(key, status=None) if each.position in digests] if way else []
-        drafts = Drafts(
-            (draft_again(record, digests[record.position]) for record in records),
-            [record.message_id for record in records],
-        )
-        if len(drafts) < len(way):
-            raise KeyError(message_id)
+        try:
+            way = path(outline.rows, message_id or outline.head)
+        except KeyError:
+            raise no_message(key, message_id) from None
+        positions = {row[0] for row in way}
+        records = [each for each in self.backend.read(key, status=None) if each.position in positions] if way else []
+        if len(records) < len(way):
+            raise no_message(key, message_id or outline.head)  # somebody deleted it just now
+        drafts = Drafts(map(draft_again, records), [record.message_id for record in records])
         now = datetime.now(UTC)
         change = Change(now, 0, drafts, title=chat.title, active=len(drafts))
         change.metadata = chat.metadata if metadata is UNSET else metadata
         written = self.backend.write(target, change)
-        archived = sum(row[3] == MessageStatus.ARCHIVED for row in way)
-        if archived:
-            statuses = [(written.position + place, MessageStatus.ARCHIVED) for place in range(archived)]
-            self.attempt(target, Change(now, written.version, statuses=statuses, active=-archived))
+        if archived := sum(row[3] == MessageStatus.ARCHIVED for row in way):
+            try:
+                self.archive(target, lambda rows: rows[:archived])
+            except BaseException:
+                with suppress(ChatHistoryError):
+                    self.backend.delete_chat(target, written.version)
+                raise
         return True
 
     def switch(
@@ -335,7 +360,7 @@ class Writer:
     ) -> bool:
         """Make the active branch end with this message, and then these; False if there is no such chat.
 
-        From its beginning (None) a chat that is missing is created for them. `KeyError`: no such message.
+        From its beginning (None) a chat that is missing is created for them. `MessageNotFoundError`: no such message.
         """
         for version, head in self.ends(key, expected_version):
             if not version and (message_id is not None or not drafts):
@@ -349,7 +374,10 @@ class Writer:
                 outline = self.backend.outline(key)
                 if outline is None or outline.version != version:
                     continue
-                change = switch(outline, message_id)
+                try:
+                    change = switch(outline, message_id)
+                except KeyError:
+                    raise no_message(key, message_id) from None
             change.drafts, change.metadata = drafts, metadata
             change.active += len(drafts)
             if drafts:
@@ -471,6 +499,11 @@ def _deletion(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
 def shortened(chat_id: str) -> str:
     """A chat id as a message to people shows it."""
     return repr(chat_id) if len(chat_id) <= 80 else f"{chat_id[:60]!r}... ({len(chat_id)} characters)"
+
+
+def no_message(key: ChatKey, message_id: str | None) -> MessageNotFoundError:
+    """The error that names a message which a chat does not have."""
+    return MessageNotFoundError(f"chat {shortened(key.chat_id)} has no message {message_id!r}")
 
 
 def _busy(key: ChatKey) -> StoreBusyError:

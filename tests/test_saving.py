@@ -30,7 +30,14 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 
-from chat_history import ChatHistory, ChatHistoryWarning, DamagedStoreError, MessageStatus, VersionConflictError
+from chat_history import (
+    ChatHistory,
+    ChatHistoryWarning,
+    DamagedStoreError,
+    InvalidMessageError,
+    MessageStatus,
+    VersionConflictError,
+)
 from chat_history.backends.base import Change, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.sqlite import SQLiteBackend
@@ -573,6 +580,38 @@ def test_half_a_surrogate_pair_in_a_dict_does_not_keep_an_agent_from_going_on() 
         result = Agent(TestModel()).run_sync("Hi", message_history=messages)
         assert len(history.save_messages("c", result.all_messages())) == 2
         assert history.get_chat_history("c")[:2] == dicts
+
+
+@pytest.mark.parametrize("overflow", ["archive", "delete"])
+def test_a_damaged_message_is_named_by_a_window_and_keeps_no_message_from_being_stored(
+    tmp_path: Path, overflow: Any
+) -> None:
+    path = tmp_path / "c.db"
+    with ChatHistory(SQLiteBackend(path)) as history:
+        history.add_messages("c", [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")])
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE messages SET payload = '{\"role\": ' WHERE position = 0")
+    connection.close()
+    with ChatHistory(SQLiteBackend(path), max_messages=4, overflow=overflow) as history:
+        for window in ({"max_tokens": 1000}, {"last": 2}):
+            with pytest.raises(DamagedStoreError, match="message 0 of chat 'c' is damaged"):
+                history.get_message_history("c", "openai", **window)
+        if overflow == "delete":  # which must know whether that is a system prompt
+            with pytest.warns(ChatHistoryWarning, match="stored, but .* could not be deleted: message 0 of chat 'c'"):
+                history.add_message("c", say("user", "e"))
+        else:
+            history.add_message("c", say("user", "e"))
+        assert history.get_messages("c", limit=1)[0].text == "e"
+        assert history.get_message_count("c") == (5 if overflow == "delete" else 3)
+
+
+def test_a_format_that_is_named_is_that_of_known_messages_too() -> None:
+    with ChatHistory(SQLiteBackend(":memory:")) as history:
+        messages = Agent(TestModel()).run_sync("hi").all_messages()
+        for _ in range(2):
+            with pytest.raises(InvalidMessageError, match="not a message of the format 'openai'"):
+                history.save_messages("c", messages, format="openai")
+            history.save_messages("c", messages)
 
 
 @pytest.mark.parametrize("format", [None, "openai_responses"])

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,55 @@ def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, sp
         spoilt = io.StringIO("".join(f"{each}\n" for each in spoil(file.getvalue().splitlines())))
         with pytest.raises(InvalidArgumentError, match="no export" if line is None else f"line {line} "):
             transfer.import_from(spoilt, other)
+
+
+@on("json", "sqlite")
+@pytest.mark.parametrize(
+    ("line", "change", "why"),
+    [
+        (2, {"chat": ""}, "chat is empty"),
+        (2, {"chat": 5}, "chat must be a str"),
+        (2, {"title": 5}, "title must be a str"),
+        (2, {"shared": 1}, "shared is neither"),
+        (2, {"created_at": "2026-01-01T00:00:00"}, "no time zone"),
+        (2, {"metadata": [1]}, "metadata must be a dict"),
+        (2, {"head": "nobody"}, "'nobody' that it does not have"),
+        (3, {"message_id": "a\0b"}, "NUL"),
+        (3, {"message_id": "x" * 256}, "256 characters"),
+        (3, {"parent": "nobody"}, "does not stand before it"),
+        (3, {"role": None}, "role must be a str"),
+        (3, {"text": "\ud800"}, "surrogate"),
+        (3, {"text": None}, "text must be a str"),
+        (3, {"created_at": "2026-01-01"}, "no time zone"),
+        (3, {"payload": '{"role": "user",\n "content": "a"}'}, "several lines"),
+        (3, {"payload": "{"}, "Expecting property name"),
+        (3, {"metadata": {"n": float("nan")}}, "metadata cannot be kept"),
+    ],
+)
+def test_what_no_store_could_have_exported_is_refused(store: Store, line: int, change: Any, why: str) -> None:
+    with ChatHistory(Store("memory", ":memory:").backend()) as one, store.open() as other:
+        one.add_message("c", say("user", "a"))
+        file = io.StringIO()
+        transfer.export(one, file)
+        lines = [json.loads(each) for each in file.getvalue().splitlines()]
+        lines[line - 1].update(change)
+        if line == 2 and "chat" in change:
+            lines[2].update(change)
+        with pytest.raises(InvalidArgumentError, match=rf"line \d of the export cannot be read: .*{why}"):
+            transfer.import_from(io.StringIO("".join(f"{json.dumps(each)}\n" for each in lines)), other)
+        assert all(other.get_message_count(chat, status=None) == 0 for chat in other.get_all_chat_ids())
+
+
+@on(*DURABLE)
+def test_times_of_any_zone_are_the_same_moments(store: Store) -> None:
+    with ChatHistory(Store("memory", ":memory:").backend()) as one, store.open() as other:
+        sent = one.add_message("c", say("user", "a"))
+        file = io.StringIO()
+        transfer.export(one, file)
+        elsewhere = sent.created_at.astimezone(timezone(timedelta(hours=2))).isoformat()
+        transfer.import_from(io.StringIO(file.getvalue().replace(sent.created_at.isoformat(), elsewhere)), other)
+        assert other.get_messages("c")[0] == sent
+        assert other.get_chat("c").updated_at == one.get_chat("c").updated_at
 
 
 @into

@@ -104,6 +104,15 @@ class Reading:
         assert texts(history.get_messages("c", before=page.before)) == ["a", "b"]
         assert texts(history.get_messages("c", after=page.before)) == ["e", "f"]
 
+    def test_an_empty_page_knows_what_lies_before_it(self, history: ChatHistory) -> None:
+        history.add_messages("c", says("a", "b"))
+        beyond = history.get_messages("c", before=history.get_messages("c", limit=1).before).after
+        history.delete_last_message("c")
+        empty = history.get_messages("c", after=beyond)
+        assert (list(empty), empty.after) == ([], None)
+        assert texts(history.get_messages("c", before=empty.before)) == ["a"]
+        assert empty.before is not None
+
     def test_a_page_may_lie_between_two_cursors(self, history: ChatHistory) -> None:
         history.add_messages("c", says(*"abcdef"))
         end = history.get_messages("c", limit=2).before

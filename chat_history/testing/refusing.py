@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -151,7 +152,11 @@ class Refusing:
     def test_a_cursor_of_something_else_is_refused(self, two: ChatHistory) -> None:
         two.create_chat("d")
         chats, messages = two.list_chats(1).after, two.get_messages("c", limit=1).before
-        for cursor in (chats, "", "x", "\ud800", "\u00e9", 1):
+        forged = [
+            urlsafe_b64encode(f"m:{place}".encode()).decode()
+            for place in ("--5", "-2", "9" * 5000, "1.5", "\u0661", "")
+        ]
+        for cursor in (chats, "", "x", "\ud800", "\u00e9", 1, *forged):
             with pytest.raises(InvalidArgumentError, match="cursor"):
                 two.get_messages("c", before=cursor)  # type: ignore[arg-type]
         for cursor in (messages, "", "x", "\ud800", "\u00e9", 1):

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from chat_history.arguments import checked_message_id, checked_metadata
-from chat_history.backends.base import UNSET, Change, Draft, Record
+from chat_history.backends.base import UNSET, Change, Draft
 from chat_history.errors import ChatExistsError, ChatHistoryWarning, InvalidArgumentError, InvalidMessageError
 from chat_history.formats import readable
 from chat_history.history import ChatHistory
@@ -87,6 +87,7 @@ class _Arrival:
         self._last: str | None = None
         self._time = chat.created_at
         self._left_out: dict[str, str | None] = {}
+        self._is_foreign = False
 
     def run(self) -> Iterator[int]:
         """Take all messages, and say after each page how many there are so far."""
@@ -115,7 +116,7 @@ class _Arrival:
     def _was_imported(self, message_id: str) -> bool:
         """Whether it is such a fingerprint."""
         found = self.backend.find(self.key, [message_id])
-        with naming_damage(self.key.chat_id, found, payload=Record._fields.index("payload")):
+        with naming_damage(self.key.chat_id, ((each.position, each.payload) for each in found)):
             return any(_fingerprint(each.parent, each.format, json.loads(each.payload)) == message_id for each in found)
 
     # ---- reading

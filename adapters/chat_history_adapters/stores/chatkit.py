@@ -301,7 +301,7 @@ def _page(data: list[Any], *, has_more: bool) -> Page[Any]:
 def _item(thread_id: str, message: StoredMessage) -> Any:
     """The item that a message is; None for one that another framework wrote, and that says nothing."""
     if message.format == FORMAT:
-        with naming_damage(thread_id, [(message.position, message.payload)], payload=1):
+        with naming_damage(thread_id, [(message.position, message.payload)]):
             return get_format(FORMAT).load([message.payload])[0]
     source = Source(message.message_id, message.format, message.payload, message.created_at)
     items = convert([source], FORMAT).messages

@@ -85,7 +85,7 @@ def _are_native(stored: Sequence[StoredMessage]) -> bool:
 
 
 def _converted(key: str, stored: Sequence[StoredMessage]) -> _Window:
-    with naming_damage(key, [(message.position, message.payload) for message in stored], payload=1):
+    with naming_damage(key, [(message.position, message.payload) for message in stored]):
         each, losses = load_each(FORMAT, sources(stored))
     report(losses, target=FORMAT.name, strict=False)
     origins = [index for index, messages in enumerate(each) for _ in messages]

@@ -111,7 +111,7 @@ class OpenAIAgentsSession(SessionABC):
 
 
 def _item(message: StoredMessage) -> Any:
-    with naming_damage(message.chat_id, [(message.position, message.payload)], payload=1):
+    with naming_damage(message.chat_id, [(message.position, message.payload)]):
         return message.json()
 
 

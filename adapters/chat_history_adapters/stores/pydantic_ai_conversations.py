@@ -288,7 +288,7 @@ def _way(history: ChatHistory, chat_id: str, message_id: str) -> list[StoredMess
 
 
 def _entries(chat_id: str, stored: Sequence[StoredMessage]) -> list[ConversationEntry]:
-    with naming_damage(chat_id, [(message.position, message.payload) for message in stored], payload=1):
+    with naming_damage(chat_id, [(message.position, message.payload) for message in stored]):
         each, losses = load_each(FORMAT, sources(stored))
     report(losses, target=FORMAT.name, strict=False)
     entries = []
