@@ -45,7 +45,8 @@ class Dumped(NamedTuple):
     payload: str
     role: str
     """"system", "user", "assistant", "tool", or what the message says. "user" begins a turn: a message that answers
-    tool calls is "tool", also where a user's words are beside the answers."""
+    tool calls is "tool", also where a user's words are beside the answers, and so is an application's own word about an
+    answer of the model."""
     text: str
     """What a person would read of it; "" where there is nothing."""
     said: bool = False

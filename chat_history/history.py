@@ -444,8 +444,9 @@ class ChatHistory:
     ) -> list[dict[str, Any]]:
         """What user and assistant said, for a person: [{"from": "user" or "assistant", "message": text}, ...].
 
-        With "timestamp" where the message itself has one. Other roles, and messages without text, are left out. Of any
-        format. user_role, assistant_role: the roles that count as these two.
+        With "timestamp" where the message itself has one. Other roles, messages without text, and what an application
+        said of an answer that it could not use, are left out. Of any format. user_role, assistant_role: the roles that
+        count as these two.
         """
         speakers = {assistant_role: "assistant", user_role: "user"}
         readable = []
@@ -455,7 +456,7 @@ class ChatHistory:
         for message in messages:
             speaker = speakers.get(str(message.get("role")))
             text = _text(message.get("content"))
-            if speaker is None or text is None:
+            if speaker is None or text is None or message.get("kind") == "retry":
                 continue
             line = {"from": speaker, "message": text}
             when = message.get("timestamp") or message.get("created_at")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias
@@ -18,6 +19,9 @@ PER_MESSAGE = 4
 """What a model needs to know where a message begins and whose it is."""
 MEDIA = 1000
 """What an image, a recording or a file is taken to need: providers count these in ways of their own."""
+
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{1000,}+=*")
+"""An image or a file in the middle of JSON."""
 
 
 def estimate(text: str) -> int:
@@ -61,4 +65,9 @@ def _of_part(part: Any, count: CountTokens) -> int:
     if part.get("type") in ("image", "audio", "video", "file"):
         return MEDIA
     words = [part[key] for key in ("text", "refusal") if isinstance(part.get(key), str)]
-    return sum(map(count, words)) if words else count(json.dumps(part, ensure_ascii=False, default=str))
+    if words:
+        return sum(map(count, words))
+    # What a provider's tool did stands there twice, as it was sent too.
+    done = {key: part[key] for key in ("name", "input", "output") if part.get(key) is not None}
+    text, media = _ENCODED.subn("", json.dumps(done or part, ensure_ascii=False, default=str))
+    return count(text) + media * MEDIA

@@ -30,10 +30,15 @@ from chatkit.types import (  # noqa: E402
     CustomTask,
     EndOfTurnItem,
     FileAttachment,
+    GeneratedImage,
+    GeneratedImageItem,
     HiddenContextItem,
     ImageAttachment,
     InferenceOptions,
     LockedStatus,
+    StructuredInputAnswer,
+    StructuredInputFreeform,
+    StructuredInputItem,
     TaskItem,
     Thread,
     ThreadItemDoneEvent,
@@ -127,6 +132,12 @@ ITEMS: list[Any] = [
     WorkflowItem(**place("i7"), workflow=Workflow(type="custom", tasks=[CustomTask(title="One")])),
     HiddenContextItem(**place("i8"), content={"secret": 1}),
     EndOfTurnItem(**place("i9")),
+]
+
+
+QUESTIONS: list[Any] = [
+    StructuredInputFreeform(id="1", question="Which city?", answer=StructuredInputAnswer(values=["Reykjavik", "Oslo"])),
+    StructuredInputFreeform(id="2", question="With a dog?", answer=StructuredInputAnswer(skipped=True)),
 ]
 
 
@@ -462,6 +473,24 @@ def test_a_file_is_attached_by_the_server(store: Store) -> None:
 
 
 # ---- other frameworks
+
+
+@on("memory")
+def test_what_a_user_filled_in_and_images_that_were_made_are_messages(store: Store) -> None:
+    asked = StructuredInputItem(**place("i1"), inputs=[StructuredInputFreeform(id="1", question="Which city?")])
+    answered = StructuredInputItem(**place("i2"), status="answered", inputs=QUESTIONS)
+    making = GeneratedImageItem(**place("i3"))
+    made = GeneratedImageItem(**place("i4"), image=GeneratedImage(id="g", url="https://e.com/cat.png"))
+    drawn = GeneratedImageItem(**place("i5"), image=GeneratedImage(id="g", url="data:image/png;base64,QUJD"))
+    with store.open() as history:
+        history.add_messages("t", [asked, answered, making, made, drawn])
+        said = {"role": "user", "content": "Which city?: Reykjavik, Oslo\nWith a dog?: skipped"}
+        image = {"role": "assistant", "content": [{"type": "image", "url": "https://e.com/cat.png"}]}
+        data = {"role": "assistant", "content": [{"type": "image", "data": "QUJD", "media_type": "image/png"}]}
+        dicts = history.get_chat_history("t")
+        assert [{key: each[key] for key in ("role", "content")} for each in dicts] == [said, image, data]
+        assert [hit.role for hit in history.search("reykjavik")] == ["user"]
+        assert history.get_message_history("t", "chatkit") == [asked, answered, making, made, drawn]
 
 
 @on("json", "sqlite", "postgres")

@@ -136,6 +136,22 @@ def test_objects_of_the_sdk_are_stored_as_what_the_api_sent() -> None:
         made = adapter.validate_python(item)
         assert recognise(made) is FORM
         assert FORM.load([FORM.dump(made).payload]) == [item]
+    parsed = pytest.importorskip("openai.types.responses.parsed_response")
+    text = {"type": "output_text", "text": '{"n": 1}', "annotations": []}
+    said = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "c",
+        "name": "f",
+        "arguments": "{}",
+        "status": "completed",
+    }
+    for kind, item, seen in (
+        (parsed.ParsedResponseOutputMessage, said, {**said, "content": [{**text, "parsed": {"n": 1}}]}),
+        (parsed.ParsedResponseFunctionToolCall, call, {**call, "parsed_arguments": {}}),
+    ):
+        assert FORM.load([FORM.dump(kind.construct(**seen)).payload]) == [item], "without what the SDK parsed of it"
     response = responses.Response.model_construct(id="resp_1", output=[])
     with pytest.raises(InvalidMessageError, match=r"response\.output"):
         FORM.dump(response)

@@ -359,19 +359,39 @@ def test_role_and_text(message: Any, role: str, text: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*RetryPromptPart")
 def test_role_and_text_of_a_retry() -> None:
-    for tool, role in (("t", "tool"), (None, "user")):
-        message = ModelRequest(parts=[m.RetryPromptPart("again", tool_name=tool, tool_call_id="1")])
-        assert FORM.dump(message)[1:3] == (role, "again")
-        assert FORM.dump(loaded([message])[0])[1:3] == (role, "again")
+    for tool, beside in (("t", "tool"), (None, "user")):
+        retry = m.RetryPromptPart("again", tool_name=tool, tool_call_id="1")
+        request = ModelRequest(parts=[retry])
+        for message in (request, *loaded([request])):
+            assert FORM.dump(message)[1:3] == ("tool", "again"), "it begins no turn"
+        assert FORM.dump(ModelRequest(parts=[retry, UserPromptPart("Well?")])).role == beside
 
 
 @needs_2
 def test_role_and_text_of_what_2_adds() -> None:
     feedback = m.RetryFeedbackPart("Shorter.", retry=m.RetryInfo(cause="model_retry"))
-    assert FORM.dump(ModelRequest(parts=[feedback]))[1:3] == ("user", "Shorter.")
+    assert FORM.dump(ModelRequest(parts=[feedback]))[1:3] == ("tool", "Shorter.")
     spoken = m.SpeechPart(speaker="user", transcript="Hello?")
     assert FORM.dump(ModelRequest(parts=[spoken]))[1:3] == ("user", "Hello?")
     assert FORM.dump(ModelResponse(parts=[replace(spoken, speaker="assistant")]))[1:3] == ("assistant", "Hello?")
+
+
+@needs_2
+def test_what_a_run_records_of_itself_is_no_loss() -> None:
+    parts = [
+        m.InstructionBaselinePart(instructions=[]),
+        m.InstructionDeltaPart(
+            id=m.InstructionId(source=m.AgentInstructionSource(), name="now"), content="It is night."
+        ),
+        m.ToolAvailabilityDeltaPart(tools_added=["look"]),
+        m.CapabilityLoadDeltaPart(loaded=["x"]),
+        UserPromptPart("Hello!"),
+    ]
+    request = ModelRequest(parts=parts)
+    source = Source("1", "pydantic_ai", FORM.dump(request).payload, datetime(2026, 1, 2, tzinfo=UTC))
+    converted = convert([source], "openai")
+    assert (converted.messages, converted.losses) == ([{"role": "user", "content": "Hello!"}], [])
+    assert FORM.load([source.payload]) == [request]
 
 
 # ---- what an agent changes in messages that it was given is not seen; what a person changes is

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 from pydantic_ai import Agent, BinaryContent
+from pydantic_ai.messages import ModelResponse, NativeToolCallPart, NativeToolReturnPart
 from pydantic_ai.models.test import TestModel
 
 from chat_history import open_history, tokens
@@ -37,6 +40,40 @@ def test_calls_results_and_media_count_and_encoded_bytes_do_not() -> None:
     assert len("look") < called - tokens.PER_MESSAGE < 100
     assert answered == tokens.PER_MESSAGE + 4000
     assert done == tokens.PER_MESSAGE + len("done")
+
+
+IMAGE = base64.b64encode(bytes(range(256)) * 400).decode()
+
+
+@pytest.mark.parametrize(
+    ("item", "media"),
+    [
+        ({"type": "image_generation_call", "id": "i", "status": "completed", "result": IMAGE}, 1),
+        (
+            {
+                "type": "code_interpreter_call",
+                "id": "c",
+                "status": "completed",
+                "container_id": "x",
+                "code": "plot()",
+                "outputs": [{"type": "image", "url": f"data:image/png;base64,{IMAGE}"}] * 2,
+            },
+            2,
+        ),
+        ({"type": "web_search_call", "id": "w", "status": "completed", "action": {"query": "/".join("ab" * 200)}}, 0),
+    ],
+)
+def test_an_image_in_what_a_provider_did_counts_as_one(item: dict[str, Any], media: int) -> None:
+    form = recognise(item)
+    counted = tokens.tokens_of(form.name, form.dump(item).payload, tokens.estimate)
+    assert media * tokens.MEDIA <= counted < media * tokens.MEDIA + 400
+
+
+def test_what_a_provider_found_counts_once() -> None:
+    found = NativeToolReturnPart("web_search", "word " * 2000, "1", provider_name="openai")
+    message = ModelResponse([NativeToolCallPart("web_search", {"q": "x"}, "1", provider_name="openai"), found])
+    form = recognise(message)
+    assert 10_000 < tokens.tokens_of(form.name, form.dump(message).payload, len) < 10_200
 
 
 def test_tiktoken_counts_where_it_is_installed_and_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:

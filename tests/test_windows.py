@@ -158,6 +158,35 @@ def test_the_limit_is_part_of_the_settings_and_of_every_way_to_say_them(tmp_path
             ChatHistory(JSONBackend(path), **wrong)  # type: ignore[arg-type]
 
 
+def test_an_answer_that_the_application_sent_back_does_not_part_a_turn() -> None:
+    from pydantic_ai import Agent, ModelRetry
+    from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+    from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart("Many." if len(messages) % 4 == 1 else "2.8 million.")])
+
+    agent = Agent(FunctionModel(answer), retries=2)
+
+    @agent.output_validator
+    def has_a_number(output: str) -> str:
+        if output == "Many.":
+            raise ModelRetry("Say a number.")
+        return output
+
+    run = agent.run_sync("How many live in Rome?").all_messages()
+    assert len(run) == 4
+    with open_history("memory:") as history:
+        history.save_messages("c", [*agent.run_sync("Hello?").all_messages(), *run])
+        for window in ({"last": 2}, {"last": 3}, {"max_tokens": 5}):
+            assert history.get_message_history("c", **window) == run  # type: ignore[arg-type]
+        said = [line["message"] for line in history.get_readable_chat_history("c")[-3:]]
+        assert said == ["How many live in Rome?", "Many.", "2.8 million."]
+    with open_history("memory:", max_messages=3) as history:
+        history.save_messages("c", run)
+        assert history.get_message_count("c") == 4, "the newest turn stays whole"
+
+
 def test_real_runs_go_on_within_the_limit() -> None:
     from pydantic_ai import Agent
     from pydantic_ai.models.test import TestModel

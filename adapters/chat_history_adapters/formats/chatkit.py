@@ -1,7 +1,8 @@
 """Items of an OpenAI ChatKit thread, as its server sends them. Its store writes them; anybody reads them.
 
-What people said comes out as messages, and so do the calls of tools that the client answers. Widgets, tasks, workflows
-and what else is only shown stays behind without a word: no model was ever given it.
+What people said comes out as messages, also where they filled in what they were asked, and so do the calls of tools
+that the client answers, and images that were made. Widgets, tasks, workflows and hidden context stay behind without a
+word: they are ChatKit's, which tells the model of them in its own way.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ from chat_history.messages import Message
 
 from .extras import framework, installed_version
 from .json_dicts import canonical
-from .neutral import content_parts, parsed
+from .neutral import content_parts, located, parsed
 
 __all__ = ["FORMAT", "ChatKit"]
 
 PACKAGE = "chatkit.types"
 EXTRA = "chatkit"
-ROLES = {"user_message": "user", "assistant_message": "assistant", "client_tool_call": "assistant"}
+ROLES = {
+    "user_message": "user",
+    "structured_input": "user",
+    "assistant_message": "assistant",
+    "client_tool_call": "assistant",
+    "generated_image": "assistant",
+}
 SHOWN = "chatkit"
 """The role of an item that nobody said."""
 
@@ -55,7 +62,7 @@ class ChatKit:
                 "put text, numbers, lists and dicts in place of what is named there"
             ) from error
         item = json.loads(payload)
-        return Dumped(payload, ROLES.get(item["type"], SHOWN), readable(_text(item)))
+        return Dumped(payload, _role(item), readable(_text(item)))
 
     def load(self, payloads: Sequence[str]) -> list[Any]:
         """The items of these payloads, one by one. `ValueError` for one that this release does not know."""
@@ -79,7 +86,7 @@ class ChatKit:
         """What was said, or a call with its result; nothing for what is only shown."""
         item = parsed(payload)
         said: Message = {
-            "role": ROLES.get(item["type"], SHOWN),
+            "role": _role(item),
             "content": _text(item),
             "created_at": item["created_at"],
         }
@@ -87,7 +94,9 @@ class ChatKit:
             del said["created_at"]  # local time of who knows where; the store knows when it was stored
         if item["type"] == "client_tool_call":
             return _call(item, said)
-        return [said] if item["type"] in ROLES else []
+        if item["type"] == "generated_image" and item.get("image"):
+            said["content"] = [located("image", item["image"]["url"])]
+        return [said] if said["role"] != SHOWN else []
 
     def from_neutral(self, messages: Sequence[Message]) -> Converted:
         """Items of what user and assistant said, in a thread without a name: the rest is reported."""
@@ -134,6 +143,13 @@ def _item(types: Any, message: Message, text: str) -> Any:
     return types.AssistantMessageItem(**place, content=[types.AssistantMessageContent(text=text)])
 
 
+def _role(item: dict[str, Any]) -> str:
+    is_open = (item["type"] == "structured_input" and item["status"] == "pending") or (
+        item["type"] == "generated_image" and not item.get("image")
+    )
+    return SHOWN if is_open else ROLES.get(item["type"], SHOWN)
+
+
 def _text(item: dict[str, Any]) -> str:
     """What a person would read of it."""
     if item["type"] in ("user_message", "assistant_message"):
@@ -142,9 +158,15 @@ def _text(item: dict[str, Any]) -> str:
             texts.insert(0, "".join(f"> {line}\n" for line in item["quoted_text"].splitlines()))
         texts += [attachment["name"] for attachment in item.get("attachments") or ()]
         return "\n".join(text for text in texts if text)
+    if item["type"] == "structured_input" and item["status"] != "pending":
+        return "\n".join(f"{each['question']}: {_answer(each.get('answer'))}" for each in item["inputs"])
     if item["type"] == "widget":
         return item.get("copy_text") or ""
     return ""
+
+
+def _answer(answer: dict[str, Any] | None) -> str:
+    return ", ".join(answer["values"]) if answer and not answer.get("skipped") else "skipped"
 
 
 def _call(item: dict[str, Any], said: Message) -> list[Message]:

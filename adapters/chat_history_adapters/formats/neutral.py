@@ -225,6 +225,15 @@ def split_data_url(url: str) -> tuple[str, str] | None:
     return head.removesuffix(";base64").partition(";")[0] or "text/plain", data
 
 
+def located(kind: str, url: str) -> dict[str, Any]:
+    """The part of what stands at a URL, which may be a data URL."""
+    split = split_data_url(url)
+    if split is None:
+        return {"type": kind, "url": url}
+    media_type, data = split
+    return {"type": kind, "data": data, "media_type": media_type}
+
+
 def data_url(part: dict[str, Any]) -> str:
     """The data URL of a part that holds its bytes."""
     return f"data:{part.get('media_type') or 'application/octet-stream'};base64,{part['data']}"

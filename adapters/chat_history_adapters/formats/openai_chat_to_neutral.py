@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_history.messages import Message
 
-from .neutral import Block, answer, content_parts, media_type_of, or_unknown, parsed_arguments, split_data_url, string
+from .neutral import Block, answer, content_parts, located, media_type_of, or_unknown, parsed_arguments, string
 
 __all__ = ["to_neutral"]
 
@@ -140,7 +140,7 @@ def _part(part: Any) -> dict[str, Any]:
     if kind == "image_url":
         image = part["image_url"]
         image = {"url": image} if isinstance(image, str) else image
-        neutral = _located("image", string(image["url"]))
+        neutral = located("image", string(image["url"]))
         if image.get("detail"):
             neutral["detail"] = string(image["detail"])
         return neutral
@@ -150,18 +150,10 @@ def _part(part: Any) -> dict[str, Any]:
         return {"type": "audio", "data": string(audio["data"]), "media_type": media_type}
     if kind == "file":
         file = part["file"]
-        neutral = _located("file", string(file["file_data"])) if file.get("file_data") else {"type": "file"}
+        neutral = located("file", string(file["file_data"])) if file.get("file_data") else {"type": "file"}
         if file.get("file_id"):
             neutral |= {"file_id": string(file["file_id"]), "provider": "openai"}
         if file.get("filename"):
             neutral["name"] = string(file["filename"])
         return neutral
     raise TypeError(f"{kind!r} is not a content part of Chat Completions")
-
-
-def _located(kind: str, url: str) -> dict[str, Any]:
-    split = split_data_url(url)
-    if split is None:
-        return {"type": kind, "url": url}
-    media_type, data = split
-    return {"type": kind, "data": data, "media_type": media_type}

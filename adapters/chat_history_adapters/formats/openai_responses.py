@@ -79,7 +79,11 @@ FORMAT = OpenAIResponses()
 
 
 def _of_sdk(message: Any) -> dict[str, Any]:
-    dumped = message.to_dict() if hasattr(message, "to_dict") else None
+    dumped = None
+    if hasattr(message, "model_dump"):
+        # What the SDK has parsed itself it does not send either.
+        parsed = getattr(message, "__api_exclude__", None)
+        dumped = message.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=parsed)
     if isinstance(dumped, dict) and is_item(dumped):
         return dumped
     raise InvalidMessageError(

@@ -169,31 +169,31 @@ def _brief(error: Exception) -> str:
 
 def _role_and_text(message: Any) -> tuple[str, str]:
     if message.kind == "response":
-        texts = [_spoken(part) for part in message.parts if part.part_kind in ("text", "speech")]
-        return "assistant", texts[0] if len(texts) == 1 else "\n".join(filter(None, texts))
-    role, texts, system = "system", [], []
+        return "assistant", _joined([_spoken(part) for part in message.parts if part.part_kind in ("text", "speech")])
+    texts: list[str] = []
+    system: list[str] = []
+    answers_tools = is_asked = answers_model = False
     for part in message.parts:
         kind = part.part_kind
         if kind == "user-prompt":
+            is_asked = True
             texts.append(_prompt_text(part.content))
-        elif kind == "tool-return" or (kind == "retry-prompt" and part.tool_name is not None):
-            role = "tool"
+        elif kind == "speech":
+            is_asked = True
+            texts.append(_spoken(part))
+        elif kind in ("tool-return", "retry-prompt", "retry-feedback"):
+            answers_tools = answers_tools or getattr(part, "tool_name", None) is not None
+            answers_model = True
             texts.append(_value_text(part.content))
-            continue
         elif kind == "system-prompt":
             system.append(part.content)
-            continue
-        elif kind in ("retry-prompt", "retry-feedback"):
-            texts.append(_value_text(part.content))
-        elif kind == "speech":
-            texts.append(_spoken(part))
-        else:
-            continue
-        if role == "system":
-            role = "user"
-    if role == "system":
-        texts = system
-    return role, texts[0] if len(texts) == 1 else "\n".join(filter(None, texts))
+    # What an application says of an answer that it could not use goes on with the turn, as a tool's result does.
+    role = "user" if is_asked and not answers_tools else "tool" if answers_model else "system"
+    return role, _joined(system if role == "system" else texts)
+
+
+def _joined(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else "\n".join(filter(None, texts))
 
 
 def _spoken(part: Any) -> str:

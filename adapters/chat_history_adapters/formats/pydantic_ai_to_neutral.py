@@ -16,6 +16,12 @@ FILE_TYPES = {"image-url": "image", "audio-url": "audio", "video-url": "video", 
 OUTCOMES = {"failed": "error", "denied": "denied", "interrupted": "interrupted", "retried": "retried"}
 """A tool return's outcome, and the neutral one; a success is not mentioned."""
 
+OF_THE_RUN = frozenset(
+    {"instruction-baseline", "instruction-delta", "tool-availability-delta", "capability-load-delta"}
+    | {"model-settings-delta"}
+)
+"""Parts in which a run records with what it began: left out as its instructions are."""
+
 
 def to_neutral(message: dict[str, Any]) -> list[Message]:
     """A request as the messages of system, tools and user that it holds; a response as one of the assistant.
@@ -32,6 +38,8 @@ def to_neutral(message: dict[str, Any]) -> list[Message]:
 def _request(request: dict[str, Any]) -> list[Message]:
     messages = []
     for part in request["parts"]:
+        if isinstance(part, dict) and part.get("part_kind") in OF_THE_RUN:
+            continue
         try:
             messages.append(_request_part(part))
         except ODD:
