@@ -89,7 +89,7 @@ def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
     """The history of which these are the `settings`, opened again, also in another process or on another machine.
 
     A password, which they never hold, is that of `POSTGRES_*`, `DATABASE_URL` or `CHAT_HISTORY_URL` if what these name
-    is the same place; else it is libpq's to find (PGPASSWORD, a password file).
+    is the same place, as far as they name one; else it is libpq's to find (PGPASSWORD, a password file).
     """
     return open_history(_with_password(settings))
 
@@ -211,7 +211,7 @@ def _with_password(settings: Mapping[str, Any]) -> Settings:
             with suppress(ConfigError):
                 theirs = _place(with_environment(expanded(source)))
                 password = theirs.pop("password", None)
-                # A password never goes to another place than its own.
+                # Never to another place than its own, where that is named.
                 if password and theirs.items() <= place.items():
                     return found | {"password": password}
     return found

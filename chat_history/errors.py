@@ -84,7 +84,7 @@ class MessageNotFoundError(ChatHistoryError, LookupError):
 
 
 class ChatExistsError(ChatHistoryError, ValueError):
-    """`create_chat` was given an id that this owner has already."""
+    """There is a chat of that id already, where a new one was to be made or to arrive."""
 
 
 class VersionConflictError(ChatHistoryError, RuntimeError):

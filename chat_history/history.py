@@ -33,6 +33,7 @@ from .backends.base import (
     owner_key,
 )
 from .backends.contents import bare, whole
+from .backends.walking import walk
 from .errors import (
     ChatExistsError,
     ChatNotFoundError,
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatHistory"]
 
-PAGE = 64
-"""Messages that `iter_messages` holds at a time."""
 KEYS = 4096
 """Chat keys remembered by a view, because computing one takes a few microseconds."""
 
@@ -156,7 +155,8 @@ class ChatHistory:
         """The chats that another user of the same tenant marked as shared (`update_chat(shared=True)`), to be read.
 
         A chat that is not shared is like one that does not exist. Every change raises `ReadOnlyError`. Whether a chat
-        is shared is looked up with every call. Shutting the view down leaves the store open.
+        is shared is looked up with every call; `search` reads what is shared, without an index. Shutting the view down
+        leaves the store open.
         """
         view = self.for_user(user_id)
         view._store = _Store(SharedChats(self._store.backend))
@@ -486,17 +486,8 @@ class ChatHistory:
 
         Messages that others append meanwhile are seen. status: None is every message of every branch.
         """
-        key = self._key(chat_id)
-        wanted = checked_status(status)
-        self._backend()
-        return self._walk(key, wanted)
-
-    def _walk(self, key: ChatKey, status: str | None) -> Iterator[StoredMessage]:
-        after: int | None = None
-        while records := self._backend().read(key, after=after, limit=PAGE, status=status):
-            for record in records:
-                yield stored_message(key.chat_id, record)
-            after = records[-1].position
+        records = walk(self._backend(), self._key(chat_id), status=checked_status(status))
+        return (stored_message(chat_id, record) for record in records)
 
     def get_message(self, chat_id: str, message_id: str) -> StoredMessage:
         """One stored message, of any status. `MessageNotFoundError` if there is no such message."""
@@ -649,7 +640,7 @@ class ChatHistory:
         shared: bool | UnsetType = UNSET,
         expected_version: int | None = None,
     ) -> Chat:
-        """Change what is given of a chat, and return it. `ChatNotFoundError` if there is no such chat.
+        """Change what is given of a chat, and return it as it is then. `ChatNotFoundError` if there is no such chat.
 
         metadata replaces what there was. expected_version: see `save_messages`.
         """

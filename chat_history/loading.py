@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from . import formats
 from .backends.base import Record
 from .errors import ConversionError, ConversionWarning, DamagedStoreError
 from .formats import Loss, MessageFormat, Source
 from .messages import Message, StoredMessage
+from .replaying import neutral_messages, replayable
 
 __all__ = ["DICTS", "as_dicts", "load", "load_each", "naming_damage", "report", "sources"]
 
@@ -50,7 +50,7 @@ def as_dicts(records: Sequence[Record]) -> Iterator[Message]:
     """Records for people to look at: what was added as a dict is that dict, all else its neutral messages."""
     neutral: dict[int, list[Message]] = {}
     if any(record.format != DICTS for record in records):
-        for index, message in formats.neutral_messages(sources(records)):
+        for index, message in neutral_messages(sources(records)):
             neutral.setdefault(index, []).append(message)
     for index, record in enumerate(records):
         if record.format == DICTS:
@@ -120,7 +120,7 @@ def _native(form: MessageFormat, given: Sequence[Source]) -> tuple[dict[int, Any
 def _replayed(form: MessageFormat, given: Sequence[Source]) -> dict[int, list[Message]]:
     """The neutral messages to convert, by the index of the stored one that they belong to."""
     neutral: dict[int, list[Message]] = {}
-    for index, message in formats.replayable(given, form.name):
+    for index, message in replayable(given, form.name):
         neutral.setdefault(index, []).append(message)
     return neutral
 

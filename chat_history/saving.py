@@ -16,11 +16,11 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import formats
 from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
 from .loading import DICTS, sources
+from .replaying import replayable
 from .windows import HEAD
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def _own(form: MessageFormat, payload: str) -> _Cut:
 def _converted(form: MessageFormat, given: Sequence[Source]) -> list[_Cut]:
     """The parts that messages of other formats have once they were loaded in this one."""
     cuts: list[list[_Cut]] = [[] for _ in given]
-    for index, neutral in formats.replayable(given, form.name):
+    for index, neutral in replayable(given, form.name):
         for message in form.from_neutral([neutral]).messages:
             cuts[index].append(_own(form, form.dump(message).payload))
     return [_joined(cut) for cut in cuts]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TextIO
 
 from .arguments import checked_id, checked_message_id, checked_metadata, checked_text
 from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, OutlineRow, Record, chat_key, owner_key
+from .backends.walking import walk
 from .errors import ChatExistsError, InvalidArgumentError, StorageError
 from .history import ChatHistory
 from .messages import MessageStatus
@@ -90,14 +91,7 @@ def _chats(backend: Backend) -> Iterator[_Chat]:
             key = chat_key(owner, chat_id)
             record = backend.get_chat(key)
             if record is not None:
-                yield _Chat(key, record, _messages(backend, key))
-
-
-def _messages(backend: Backend, key: ChatKey) -> Iterator[Record]:
-    after: int | None = None
-    while records := backend.read(key, after=after, limit=PAGE, status=None):
-        yield from records
-        after = records[-1].position
+                yield _Chat(key, record, walk(backend, key))
 
 
 # ---- into a store

@@ -24,10 +24,10 @@ from .backends.base import (
     Record,
     UnsetType,
     Written,
-    chat_key,
 )
 from .backends.contents import THRESHOLD, bare
 from .backends.drafts import Drafts
+from .backends.walking import walk_chats
 from .branches import Branches
 from .errors import (
     ChatHistoryError,
@@ -54,9 +54,6 @@ ATTEMPTS = 200
 
 MANY = 1000
 """Messages of one write that are made ready before it begins."""
-
-CHATS = 100
-"""Chats that are looked at at a time."""
 
 Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
 """Picks rows of a chat's outline."""
@@ -390,14 +387,8 @@ class Writer:
 
     def untouched(self, owner: OwnerKey, before: datetime) -> Iterator[tuple[ChatKey, int]]:
         """The owner's chats without a write since then, each with its version, the newest first."""
-        from uuid import UUID
-
-        place = before, UUID(int=0)
-        while page := self.backend.list_chats(owner, limit=CHATS, after=place):
-            for record in page:
-                key = chat_key(owner, record.chat_id)
-                place = record.updated_at, key.key
-                yield key, record.version
+        for key, record in walk_chats(self.backend, owner, before=before):
+            yield key, record.version
 
     def delete_chat(self, key: ChatKey, version: int) -> int | None:
         """Remove a chat that is at this version: how many messages it had, None if it is not."""

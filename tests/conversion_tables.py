@@ -15,7 +15,8 @@ from pathlib import Path
 from facts import KINDS, facts, missing, named
 from telling import stored
 
-from chat_history.formats import Source, convert
+from chat_history.formats import Source
+from chat_history.replaying import convert
 
 __all__ = ["FORMATS", "PAGE", "page", "samples"]
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from chat_history.formats import Loss, Source, replayable
+from chat_history.formats import Loss, Source
 from chat_history.messages import Message
+from chat_history.replaying import replayable
 from chat_history_adapters.formats.neutral import blocks, content_parts, plain_text
 
 __all__ = ["KINDS", "NEVER_LOST", "Fact", "facts", "missing", "named"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chat_history.formats import Source, get_format, replayable
+from chat_history.formats import Source, get_format
+from chat_history.replaying import replayable
 from chat_history_adapters.formats.neutral import content_parts, plain_text
 
 __all__ = ["in_order", "stored", "told"]

@@ -16,7 +16,8 @@ from stores import Store, on
 from telling import in_order, stored, told
 
 from chat_history import ChatHistory, ConversionWarning
-from chat_history.formats import Source, convert, get_format, replayable
+from chat_history.formats import Source, get_format
+from chat_history.replaying import convert, replayable
 
 PAIRS = list(product(CONVERSATIONS, FRAMEWORKS))
 CHECKS = {"openai": check_chat, "openai_responses": check_items}

@@ -24,7 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_history import ConversionWarning, InvalidMessageError, MissingDependencyError, open_history
-from chat_history.formats import Source, convert, get_format, neutral_messages, recognise
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert, neutral_messages
 from chat_history_adapters.formats import extras
 
 FORM = get_format("agent_framework")

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from telling import in_order, stored, told
 
-from chat_history.formats import Loss, Source, convert, get_format
+from chat_history.formats import Loss, Source, get_format
+from chat_history.replaying import convert
 from chat_history_adapters.formats.neutral import content_parts
 
 PAIRS = [(source, target) for source, target in product(FORMATS, FORMATS) if source != target]

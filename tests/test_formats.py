@@ -20,7 +20,8 @@ from telling import in_order, told
 
 from chat_history import formats
 from chat_history.errors import InvalidMessageError, UnknownFormatError
-from chat_history.formats import Source, convert, get_format, neutral_messages, recognise, replayable
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert, neutral_messages, replayable
 from chat_history_adapters.formats.neutral import parsed
 
 FIRST_LINE = get_format("pydantic_ai").version().startswith("1.")
@@ -146,7 +147,7 @@ def test_a_dict_without_a_role_is_refused(message: Any) -> None:
         "for name in _installed(): get_format(name).version(), get_format(name).recognises(object())",
         "from chat_history.formats import *\n"
         "recognise({'role': 'user', 'content': 'x'}).dump({'role': 'user', 'content': 'x'})",
-        "import datetime; from chat_history.formats import *\n"
+        "import datetime; from chat_history.formats import *; from chat_history.replaying import *\n"
         'response = \'{"parts": [{"content": "x", "part_kind": "text"}], "kind": "response"}\'\n'
         "source = Source('m', 'pydantic_ai', response, datetime.datetime.now(datetime.UTC))\n"
         "assert convert([source], 'openai').messages == [{'role': 'assistant', 'content': 'x'}]\n"

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from chat_history.backends import json_file, json_shared
+from chat_history.backends import json_rewriting, json_shared
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.texts import spoken_text
@@ -205,7 +205,7 @@ class TestLayout:
     def test_lines_that_a_later_one_replaced_are_cleared_away(
         self, path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(json_file, "_WASTE", 4096)
+        monkeypatch.setattr(json_rewriting, "_WASTE", 4096)
         backend = opened()
         append(backend, draft("m-0"), draft("m-1"))
         for number in range(200):

@@ -35,7 +35,8 @@ from langchain_core.messages import (
 )
 
 from chat_history import ConversionWarning, InvalidMessageError, MissingDependencyError, open_history
-from chat_history.formats import Source, convert, get_format, neutral_messages, recognise
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert, neutral_messages
 from chat_history_adapters.formats import extras
 
 FORM = get_format("langchain")

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from chat_history import open_history
 from chat_history.errors import ConversionWarning, InvalidMessageError, MissingDependencyError
-from chat_history.formats import Source, convert, get_format, recognise
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert
 from chat_history_adapters.formats import extras
 
 types = pytest.importorskip("llama_index.core.base.llms.types")

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chat_history.errors import InvalidMessageError
-from chat_history.formats import Source, convert, get_format, recognise
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert
 
 FORM = get_format("openai")
 SAMPLES = Path(__file__).parent / "data" / "messages" / "openai"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from chat_history import open_history
 from chat_history.errors import ConversionError, ConversionWarning, InvalidMessageError
-from chat_history.formats import Source, convert, get_format, recognise, replayable
+from chat_history.formats import Source, get_format, recognise
+from chat_history.replaying import convert, replayable
 
 FORM = get_format("openai_responses")
 SAMPLES = Path(__file__).parent / "data" / "messages"

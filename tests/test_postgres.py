@@ -26,6 +26,7 @@ from chat_history import ChatHistory
 from chat_history.backends import postgres
 from chat_history.backends.base import Change, Draft, chat_key, owner_key
 from chat_history.backends.postgres import PostgresBackend
+from chat_history.backends.postgres_reading import LIST_AFTER, LIST_BEFORE, LIST_CHATS, PAYLOAD, within
 from chat_history.errors import (
     ConfigError,
     HistoryClosedError,
@@ -564,7 +565,7 @@ def plan(connection: psycopg.Connection[Any], schema: str, statement: str, param
     return "\n".join(row[0] for row in connection.execute(f"EXPLAIN (ANALYZE, BUFFERS OFF) {text}", parameters))
 
 
-@pytest.mark.parametrize("statement", [postgres.LIST_CHATS, postgres.LIST_AFTER, postgres.LIST_BEFORE])
+@pytest.mark.parametrize("statement", [LIST_CHATS, LIST_AFTER, LIST_BEFORE])
 def test_listing_chats_reads_them_from_the_index(
     opened: Opener, other: psycopg.Connection[Any], schema: str, statement: str
 ) -> None:
@@ -591,9 +592,7 @@ def test_a_page_of_a_long_chat_reads_no_more_than_is_near(
     history.add_messages("c", [HELLO] * 5000)
     if has_statistics:
         other.execute("ANALYZE messages")
-    parameters = {"key": chat_key(owner_key("", ""), "c").key, "after": -1, "before": postgres.MOST}
-    parameters |= {"status": "active", "limit": 10, "near": 84}
-    found = plan(other, schema, postgres._nearest(postgres.PAYLOAD, newest), parameters)
+    found = plan(other, schema, *within(PAYLOAD, chat_key(owner_key("", ""), "c"), None, None, 10, newest, "active"))
     assert "never executed" in found
     assert max(float(rows) for rows in re.findall(r"actual time=\S+ rows=(\S+)", found)) <= 84
 

@@ -37,7 +37,8 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
 from chat_history.errors import InvalidMessageError
-from chat_history.formats import Parts, Source, convert, get_format, recognise
+from chat_history.formats import Parts, Source, get_format, recognise
+from chat_history.replaying import convert
 
 models.ALLOW_MODEL_REQUESTS = False
 TestModel.__test__ = False  # type: ignore[attr-defined]

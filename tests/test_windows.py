@@ -14,7 +14,7 @@ from openai_api import check_chat, check_items
 from telling import stored, told
 
 from chat_history import ChatHistory, open_history
-from chat_history.formats import neutral_messages
+from chat_history.replaying import neutral_messages
 from chat_history.testing import say
 
 CHECKS = {"openai": check_chat, "openai_responses": check_items}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import wraps
 from heapq import nlargest, nsmallest
@@ -37,7 +37,8 @@ from .base import (
 from .contents import uses
 from .drafts import Drafts
 from .json_index import Chat, Index
-from .json_lines import Message, chat_line, content_line, draft_lines, head_of, message_line, stamp
+from .json_lines import Message, chat_line, content_line, draft_lines, head_of, stamp
+from .json_rewriting import is_wasteful, rewritten
 from .json_shared import SharedFile
 from .scanning import SEARCHED, message_found, newest, title_found
 from .texts import spoken_text
@@ -45,9 +46,6 @@ from .words import Sought
 
 __all__ = ["JSONBackend"]
 
-_BLOCK: Final = 1 << 20
-_WASTE = 1 << 20
-"""Bytes of lines that later ones replaced, before it is worth to write the file anew."""
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -136,7 +134,7 @@ class JSONBackend(Backend):
         parent = last if change.follows is UNSET else change.follows
         contents = _new_contents(index, chat, change)
         lines: Iterable[str] = draft_lines(head, drafts, position, parent)
-        if _is_plain(change) and not _is_wasteful(index):
+        if _is_plain(change) and not is_wasteful(index):
             if contents:
                 self._file.append(index, chain(contents, lines))
             else:
@@ -151,11 +149,11 @@ class JSONBackend(Backend):
             messages=len(drafts),
         )
         lines = chain(contents, (opening,), lines)
-        if change.deletions or change.replacements or _is_wasteful(index):
+        if change.deletions or change.replacements or is_wasteful(index):
             gone = set(index.rows(known, change.deletions))
             edits = {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
             used = {(chat.tenant_id, chat.user_id): {known for known, _ in uses(change, position)}}
-            self._rewrite(index, {head.encode()}, gone, edits, lines, used)
+            self._file.replace(index, rewritten(index, {head.encode()}, gone, edits, lines, used))
         else:
             self._file.append(index, lines)
         return Written(version, position, parent) if drafts else Written(version, 0, None)
@@ -166,7 +164,7 @@ class JSONBackend(Backend):
 
     def _append(self, index: Index, chat: ChatKey, draft: Draft) -> Written:
         """What `_change` does for one draft, whose line says all there is to say."""
-        if _is_wasteful(index):
+        if is_wasteful(index):
             return self._change(index, chat, Change(draft.created_at, None, (draft,), active=1))
         head = head_of(chat.tenant_id, chat.user_id, chat.chat_id)
         known = index.chats.get(head.encode())
@@ -203,34 +201,8 @@ class JSONBackend(Backend):
 
     def _delete(self, index: Index, chats: Iterable[Chat]) -> None:
         heads = {head_of(chat.tenant_id, chat.user_id, chat.chat_id).encode() for chat in chats}
-        self._rewrite(index, heads, {row for head in heads for row in index.chats[head].rows}, {}, (), {})
-
-    def _rewrite(
-        self,
-        index: Index,
-        changed: Collection[bytes],
-        gone: set[int],
-        edits: Mapping[int, Draft],
-        lines: Iterable[str],
-        used: Mapping[tuple[str, str], set[str]],
-    ) -> None:
-        """Replace the file by one without some rows. Of the chats with these heads it says what `lines` say.
-
-        used: the contents that `edits` and `lines` refer to, by owner.
-        """
-        others = (
-            chat_line(head.decode(), chat.record(), chat.next_position())
-            for head, chat in index.chats.items()
-            if chat.recorded and head not in changed
-        )
-        self._file.replace(
-            index,
-            chain(
-                _kept_contents(index, gone | edits.keys(), used),
-                _kept(index, gone, edits),
-                (line.encode() for line in chain(others, lines)),
-            ),
-        )
+        gone = {row for head in heads for row in index.chats[head].rows}
+        self._file.replace(index, rewritten(index, heads, gone))
 
     # Reading.
 
@@ -386,11 +358,6 @@ def _is_plain(change: Change) -> bool:
     )
 
 
-def _is_wasteful(index: Index) -> bool:
-    """Whether so many lines were replaced by later ones that the file is better written anew."""
-    return index.dead > _WASTE and index.dead > index.end // 2
-
-
 def _new_contents(index: Index, chat: ChatKey, change: Change) -> list[str]:
     """The lines of what a change brings that the owner does not have yet."""
     if not change.contents:
@@ -439,37 +406,3 @@ def _nearest(chats: Sequence[Chat], limit: int, *, oldest: bool) -> list[Chat]:
             chats = [chat for chat in chats if chat.updated_at >= edge]
     ordered = sorted(chats, key=lambda chat: (chat.updated_at, chat.key()), reverse=True)
     return ordered[max(0, len(ordered) - limit) :] if oldest else ordered[:limit]
-
-
-def _kept_contents(index: Index, gone: Set[int], used: Mapping[tuple[str, str], set[str]]) -> Iterator[bytes]:
-    """The lines of the contents that messages refer to, those in `gone` left out and those in `used` added."""
-    for owner, contents in index.contents.items():
-        stay = set(used.get(owner, ()))
-        for chat in index.owners.get(owner, ()):
-            stay |= index.references([row for row in chat.rows if row not in gone])
-        for known, (offset, length) in contents.items():
-            if known in stay:
-                yield os.pread(index.file.fd, length, offset)
-
-
-def _kept(index: Index, gone: set[int], edits: Mapping[int, Draft]) -> Iterator[bytes]:
-    """The lines that stay, in runs as long as possible; those that say something else by now are written anew."""
-    anew = (index.stale() | edits.keys()) - gone
-    heads = {row: head.decode() for head, chat in index.chats.items() for row in chat.rows if row in anew}
-    fd = index.file.fd
-    start = stop = 0
-    for row, (begin, length) in enumerate(zip(index.offset, index.length, strict=True)):
-        stays = row not in gone and row not in anew
-        if stays and stop and begin == stop + len(",\n") and begin + length - start <= _BLOCK:
-            stop = begin + length
-            continue
-        if stop:
-            yield os.pread(fd, stop - start, start)
-        start, stop = (begin, begin + length) if stays else (0, 0)
-        if row in anew:
-            message = next(index.messages(index.frozen([row])))
-            if row in edits:
-                message = message.replaced(edits[row])
-            yield message_line(heads[row], message).encode()
-    if stop:
-        yield os.pread(fd, stop - start, start)

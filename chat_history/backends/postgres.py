@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import cache, lru_cache
-from operator import itemgetter
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 from weakref import WeakSet
@@ -64,9 +63,24 @@ from .postgres_changes import (
 )
 from .postgres_connections import Connections
 from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
+from .postgres_reading import (
+    CHAT_IDS,
+    FIND,
+    GET_CHAT,
+    LIST_AFTER,
+    LIST_BEFORE,
+    LIST_CHATS,
+    OUTLINE,
+    OWNERS,
+    PAYLOAD,
+    RECORD,
+    by_position,
+    chat_record_of,
+    record_of,
+    within,
+)
 from .postgres_search import Index
 from .postgres_wire import Connection, ask
-from .texts import spoken_text
 from .words import Sought
 
 __all__ = ["PostgresBackend", "quoted"]
@@ -86,55 +100,6 @@ FROM {schema}messages m JOIN {schema}chats c USING (chat_key)
 WHERE m.chat_key = %s AND m.message_id = ANY(%s) ORDER BY m.position
 """
 
-# ---- reading
-
-RECORD = """
-SELECT position, message_id, parent, status, role, format, format_version, payload, text, created_at, metadata
-FROM {schema}messages
-"""
-PAYLOAD = "SELECT position, role, format, payload FROM {schema}messages "
-WITHIN = """
-WHERE chat_key = %(key)s AND position > %(after)s AND position < %(before)s
-    AND (%(status)s::text IS NULL OR status = %(status)s)
-"""
-# Positions are dense, so the rows are near the edge, and only where others stand between is the second half read. The
-# planner would be as glad to read and sort the whole chat where it thinks that chats are short, as it does before it
-# has statistics. For the same reason whole chats are put in order here and not there.
-# Numbers come in the smallest type that holds them, so what is added must be of a larger one.
-NEAREST = {
-    False: """
-({select} {within} AND position <= %(after)s::bigint + %(near)s ORDER BY position LIMIT %(limit)s)
-UNION ALL
-({select} {within} AND position > %(after)s::bigint + %(near)s ORDER BY position LIMIT %(limit)s)
-LIMIT %(limit)s
-""",
-    True: """
-({select} {within} AND position >= {edge} ORDER BY position DESC LIMIT %(limit)s)
-UNION ALL
-({select} {within} AND position < {edge} ORDER BY position DESC LIMIT %(limit)s)
-LIMIT %(limit)s
-""",
-}
-EDGE = "LEAST(%(before)s, (SELECT next_position FROM {schema}chats WHERE chat_key = %(key)s)) - %(near)s"
-FIND = RECORD + "WHERE chat_key = %s AND message_id = ANY(%s) ORDER BY position"
-# One statement, so that version and rows are of one moment. The chat's own row is the one at -1.
-OUTLINE = """
-SELECT -1::bigint, version::text, head, NULL, NULL::bytea FROM {schema}chats WHERE chat_key = %(key)s
-UNION ALL SELECT position, message_id, parent, status, digest FROM {schema}messages WHERE chat_key = %(key)s
-"""
-
-CHAT = """
-SELECT chat_id, title, metadata, shared, version, message_count, head, created_at, updated_at FROM {schema}chats
-"""
-GET_CHAT = CHAT + "WHERE chat_key = %s"
-LIST_CHATS = CHAT + "WHERE owner_key = %s ORDER BY updated_at DESC, chat_key DESC LIMIT %s"
-LIST_AFTER = (
-    CHAT + "WHERE owner_key = %s AND (updated_at, chat_key) < (%s, %s) ORDER BY updated_at DESC, chat_key DESC LIMIT %s"
-)
-LIST_BEFORE = CHAT + "WHERE owner_key = %s AND (updated_at, chat_key) > (%s, %s) ORDER BY updated_at, chat_key LIMIT %s"
-OWNERS = 'SELECT DISTINCT tenant_id COLLATE "C", user_id COLLATE "C" FROM {schema}chats ORDER BY 1, 2'
-CHAT_IDS = "SELECT chat_id FROM {schema}chats WHERE owner_key = %s ORDER BY created_at, chat_key"
-
 # The chat's row first, which keeps others from adding to it, and in a statement of its own, so that the next one sees
 # what they added before.
 DELETE_CHAT = "DELETE FROM {schema}chats WHERE chat_key = $1 RETURNING chat_key"
@@ -151,8 +116,6 @@ DELETE_GRAMS = {
 }
 
 LARGEST = 2**63 - 1
-MOST = 2**61
-"""Larger than any position or number of messages, and still a bigint when doubled."""
 SUSPICION = 50
 """For how many appends a chat is thought to be written to by other processes after one was seen to."""
 REMEMBERED = 4096
@@ -431,13 +394,13 @@ class PostgresBackend(Backend):
 
     def get_chat(self, chat: ChatKey) -> ChatRecord | None:
         rows = self._read(GET_CHAT, [chat.key])
-        return _chat_record(rows[0]) if rows else None
+        return chat_record_of(rows[0]) if rows else None
 
     def outline(self, chat: ChatKey) -> Outline | None:
         rows = self._read(OUTLINE, {"key": chat.key})
         if not rows:
             return None
-        rows.sort(key=_position)
+        rows.sort(key=by_position)
         _, version, head, _, _ = rows.pop(0)
         return Outline(int(version), head, rows)
 
@@ -451,7 +414,7 @@ class PostgresBackend(Backend):
         newest: bool = False,
         status: str | None = "active",
     ) -> list[Record]:
-        return [_record(row) for row in self._read_within(RECORD, chat, before, after, limit, newest, status)]
+        return [record_of(row) for row in self._read_within(RECORD, chat, before, after, limit, newest, status)]
 
     def read_payloads(
         self,
@@ -475,23 +438,13 @@ class PostgresBackend(Backend):
         newest: bool,
         status: str | None,
     ) -> list[Any]:
-        parameters = {
-            "key": chat.key,
-            "after": -1 if after is None else min(after, MOST),
-            "before": MOST if before is None else min(before, MOST),
-            "status": status,
-        }
-        if limit is None:
-            statement = select + WITHIN
-        else:
-            statement = _nearest(select, newest)
-            parameters |= {"limit": min(limit, MOST), "near": 2 * min(limit, MOST) + 64}
+        statement, parameters = within(select, chat, before, after, limit, newest, status)
         rows = self._read(statement, parameters)
-        rows.sort(key=_position)
+        rows.sort(key=by_position)
         return rows
 
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
-        return [_record(row) for row in self._read(FIND, [chat.key, list(message_ids)])]
+        return [record_of(row) for row in self._read(FIND, [chat.key, list(message_ids)])]
 
     def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
         return dict(self._read(GET_CONTENTS, [chat.owner, list(hashes)]))
@@ -512,7 +465,7 @@ class PostgresBackend(Backend):
             rows = self._read(LIST_AFTER, [owner.key, *after, limit])
         else:
             rows = self._read(LIST_CHATS, [owner.key, limit])
-        return [_chat_record(row) for row in rows]
+        return [chat_record_of(row) for row in rows]
 
     def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
         grams = wanted.grams(owner.key)
@@ -543,25 +496,10 @@ class PostgresBackend(Backend):
 
 # ---- rows
 
-_position = itemgetter(0)
-
 
 @lru_cache(maxsize=256)
 def _in_schema(statement: str, prefix: str) -> str:
     return statement.format(schema=prefix, columns=COLUMNS, flush=FLUSH)
-
-
-@cache
-def _nearest(select: str, newest: bool) -> str:
-    return NEAREST[newest].replace("{select}", select).replace("{within}", WITHIN).replace("{edge}", EDGE)
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    return Record._make((*row[:8], spoken_text(row[8], row[7]), row[9].astimezone(UTC), row[10]))
-
-
-def _chat_record(row: tuple[Any, ...]) -> ChatRecord:
-    return ChatRecord._make((*row[:7], row[7].astimezone(UTC), row[8].astimezone(UTC)))
 
 
 def quoted(schema: str) -> str:

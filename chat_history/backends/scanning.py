@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypeVar
 
-from .base import ChatKey, ChatRecord, Found, OwnerKey, Record, chat_key
+from .base import ChatKey, ChatRecord, Found, OwnerKey, Record
+from .walking import walk, walk_chats
 from .words import Sought
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ Place = TypeVar("Place")
 
 SEARCHED = ("active", "archived")
 """Of which status messages are found: a displaced one is not where its chat is read."""
-PAGE = 200
 MOST = 64
 """Grams that an index is asked for. Any of them only propose."""
 SOME = 20
@@ -29,10 +29,10 @@ def scan(backend: Backend, owner: OwnerKey, wanted: Sought, chat: ChatKey | None
     """What `Backend.search` says, found by reading all chats of the owner, or the one."""
 
     def found() -> Iterator[tuple[ChatKey, Found]]:
-        for key, record in _chats(backend, owner, chat):
+        for key, record in walk_chats(backend, owner) if chat is None else _one(backend, chat):
             if wanted.is_in(record.title):
                 yield key, title_found(record)
-            for message in _messages(backend, key):
+            for message in walk(backend, key):
                 if message.status in SEARCHED and wanted.is_in(message.text):
                     yield key, message_found(record, message)
 
@@ -92,21 +92,7 @@ def newest(found: Iterable[tuple[ChatKey, Found]], limit: int) -> list[Found]:
     return [each for _, each in best]
 
 
-def _chats(backend: Backend, owner: OwnerKey, chat: ChatKey | None) -> Iterator[tuple[ChatKey, ChatRecord]]:
-    if chat is not None:
-        record = backend.get_chat(chat)
-        if record is not None:
-            yield chat, record
-        return
-    place = None
-    while page := backend.list_chats(owner, limit=PAGE, after=place):
-        for record in page:
-            yield chat_key(owner, record.chat_id), record
-        place = page[-1].updated_at, chat_key(owner, page[-1].chat_id).key
-
-
-def _messages(backend: Backend, chat: ChatKey) -> Iterator[Record]:
-    after: int | None = None
-    while records := backend.read(chat, after=after, limit=PAGE, status=None):
-        yield from records
-        after = records[-1].position
+def _one(backend: Backend, chat: ChatKey) -> Iterator[tuple[ChatKey, ChatRecord]]:
+    record = backend.get_chat(chat)
+    if record is not None:
+        yield chat, record

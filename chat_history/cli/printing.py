@@ -13,8 +13,9 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from chat_history.formats import Source, neutral_messages
+from chat_history.formats import Source
 from chat_history.messages import Chat, Message, StoredMessage
+from chat_history.replaying import neutral_messages
 
 __all__ = [
     "chat_fields",

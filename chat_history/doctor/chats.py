@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from chat_history.backends.base import Backend, ChatKey, ChatRecord, Outline, OutlineRow, chat_key, owner_key
 from chat_history.backends.contents import whole
+from chat_history.backends.walking import walk
 from chat_history.config import Choice
 from chat_history.errors import ChatHistoryError
 from chat_history.messages import MessageStatus
@@ -132,24 +133,21 @@ class _Chat:
         """Whether the payloads are what was stored."""
         marks = {row[1]: bytes(row[4]) for row in outline.rows}
         self.messages = 0
-        after: int | None = None
         others: list[str] = []
-        while records := self.backend.read(self.key, after=after, limit=PAGE, status=None):
-            for record in records:
-                self.messages += 1
-                self.newest = max(self.newest, record.created_at)
-                try:
-                    json.loads(record.payload)
-                except (ValueError, RecursionError) as reason:
-                    yield self._wrong(
-                        f"has the message {record.message_id!r} (position {record.position}), whose payload is not "
-                        f"JSON: {reason}",
-                        "restore it, or replace it (history.replace_message) or remove it (history.delete_message)",
-                    )
-                    continue
-                if marks.get(record.message_id, digest(record.payload)) != digest(record.payload):
-                    others.append(f"{record.message_id!r} (position {record.position})")
-            after = records[-1].position
+        for record in walk(self.backend, self.key):
+            self.messages += 1
+            self.newest = max(self.newest, record.created_at)
+            try:
+                json.loads(record.payload)
+            except (ValueError, RecursionError) as reason:
+                yield self._wrong(
+                    f"has the message {record.message_id!r} (position {record.position}), whose payload is not "
+                    f"JSON: {reason}",
+                    "restore it, or replace it (history.replace_message) or remove it (history.delete_message)",
+                )
+                continue
+            if marks.get(record.message_id, digest(record.payload)) != digest(record.payload):
+                others.append(f"{record.message_id!r} (position {record.position})")
         if others:
             yield warning(
                 "chats",

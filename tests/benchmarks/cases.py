@@ -23,7 +23,8 @@ from messages import agent_messages, dicts, dumped, turns
 from places import Store
 
 from chat_history import ChatHistory
-from chat_history.formats import Source, get_format, replayable
+from chat_history.formats import Source, get_format
+from chat_history.replaying import replayable
 
 __all__ = ["ROWS", "Bench", "Row"]
 

@@ -21,9 +21,10 @@ from chat_history import (
 )
 from chat_history.aio import run
 from chat_history.cursors import message_cursor
-from chat_history.formats import Source, convert, get_format
+from chat_history.formats import Source, get_format
 from chat_history.loading import naming_damage
 from chat_history.messages import new_id
+from chat_history.replaying import convert
 
 try:
     with warnings.catch_warnings():

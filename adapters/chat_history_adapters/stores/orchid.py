@@ -56,7 +56,8 @@ class OrchidHistoryStorage(OrchidChatStorage):
     never of a clock. Times are naive UTC, as Orchid's own.
 
     dsn: a URL that `open_history` takes, or the path of a SQLite file. extra_migrations_package: the integrator's own
-    migrations, applied after ours and recorded as `ext:NNN`; synchronous ones (`chat_history.migrations.runner`).
+    migrations, which may be `async def`, applied after ours and recorded as `ext:NNN`
+    (`chat_history.migrations.runner`).
     """
 
     def __init__(self, *, dsn: str, extra_migrations_package: str | None = None) -> None:
