@@ -48,6 +48,7 @@ __all__ = [
     "StoreUnavailableError",
     "UnknownFormatError",
     "VersionConflictError",
+    "brief",
 ]
 
 
@@ -144,3 +145,8 @@ class ChatHistoryWarning(UserWarning):
 
 class ConversionWarning(ChatHistoryWarning):
     """A conversion between two formats lost something; the message names what."""
+
+
+def brief(error: Exception) -> str:
+    """What an error says, on one line and not at length."""
+    return " ".join(str(error).split())[:300]

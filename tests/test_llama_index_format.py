@@ -271,7 +271,7 @@ def test_a_missing_framework_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 def test_reading_it_in_another_format_imports_no_llama_index() -> None:
     payload = FORM.dump(types.ChatMessage("Hello!")).payload
     code = (
-        "import datetime, sys; from chat_history.formats import *\n"
+        "import datetime, sys; from chat_history.formats import *; from chat_history.replaying import *\n"
         f"source = Source('m', 'llama_index', {payload!r}, datetime.datetime.now(datetime.UTC))\n"
         "assert convert([source], 'openai').messages == [{'role': 'user', 'content': 'Hello!'}]\n"
         "assert not any(name.startswith('llama_index') for name in sys.modules)"

@@ -13,6 +13,7 @@ from chat_history.messages import Message
 
 from .agent_framework_to_neutral import to_neutral
 from .extras import framework, installed_version
+from .json_dicts import canonical
 from .neutral import parsed, string
 
 __all__ = ["FORMAT", "AgentFramework"]
@@ -24,7 +25,6 @@ ANSWERS = ("function_result", "function_approval_response")
 """Contents that answer a call: a message with one of them begins no turn."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 class AgentFramework:
@@ -73,7 +73,7 @@ class AgentFramework:
         properties = {
             key: value for key, value in (message.get("additional_properties") or {}).items() if not _is_own(key)
         }
-        envelope = _canonical([message.get("author_name"), properties])
+        envelope = canonical([message.get("author_name"), properties])
         return Parts(role, contents or ["{}"], envelope, len(contents or "-") if role in SYSTEM else 0)
 
     def rest(self, message: Any, start: int) -> Any:
@@ -121,9 +121,9 @@ def _is_own(key: str) -> bool:
 
 def _canonical_content(content: Any) -> str:
     if not isinstance(content, dict):
-        return _canonical(content)
+        return canonical(content)
     given_by_runs = ("id",) if content.get("type") in ("function_call", "function_result") else ()
-    return _canonical(
+    return canonical(
         {
             key: value
             for key, value in content.items()

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from chat_history.errors import InvalidMessageError
+from chat_history.errors import InvalidMessageError, brief
 from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
 from .extras import framework, installed_version
+from .json_dicts import canonical
 from .langchain_to_neutral import DEVELOPER, ROLES, to_neutral
 from .neutral import parsed
 
@@ -18,8 +19,6 @@ __all__ = ["FORMAT", "LangChain"]
 
 PACKAGE = "langchain_core.messages"
 EXTRA = "langchain"
-
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 class LangChain:
@@ -55,7 +54,7 @@ class LangChain:
         """The whole message as one part, without the id, which graphs give to messages that have none."""
         message = json.loads(payload)
         fields = {key: value for key, value in message["data"].items() if key != "id" and value not in (None, {}, [])}
-        return Parts("message", [_canonical(fields)], "", 1 if message["type"].startswith("system") else 0)
+        return Parts("message", [canonical(fields)], "", 1 if message["type"].startswith("system") else 0)
 
     def rest(self, message: Any, start: int) -> Any:
         """The message itself: it has one part."""
@@ -94,18 +93,14 @@ def _dump_anyway(message: Any, error: Exception) -> str:
         payload = json.dumps(fields, allow_nan=False, separators=(",", ":"))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidMessageError(
-            f"LangChain cannot write this {name} as JSON: {_brief(error)}; "
+            f"LangChain cannot write this {name} as JSON: {brief(error)}; "
             "put text, numbers, lists and dicts in place of what is named there"
         ) from error
     try:
         _load(json.loads(payload))
     except ValueError:
-        raise InvalidMessageError(f"LangChain could not read this {name} back: {_brief(error)}") from error
+        raise InvalidMessageError(f"LangChain could not read this {name} back: {brief(error)}") from error
     return payload
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _role(message: Any) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from chat_history.errors import InvalidMessageError
+from chat_history.errors import InvalidMessageError, brief
 from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
@@ -43,7 +43,7 @@ class LlamaIndex:
                 payload = _settled(payload)
         except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise InvalidMessageError(
-                f"LlamaIndex cannot write this {name} as JSON and read it back: {' '.join(str(error).split())[:300]}; "
+                f"LlamaIndex cannot write this {name} as JSON and read it back: {brief(error)}; "
                 "put text, numbers, lists and dicts in place of what is named there"
             ) from error
         role = message.role.value

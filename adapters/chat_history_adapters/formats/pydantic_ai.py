@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from chat_history.errors import InvalidMessageError
+from chat_history.errors import InvalidMessageError, brief
 from chat_history.formats import Converted, Dumped, Parts, readable
 from chat_history.messages import Message
 
+from .json_dicts import canonical
 from .neutral import parsed
 from .pydantic_ai_to_neutral import to_neutral
 
@@ -26,8 +27,6 @@ OWN_METADATA = "__pydantic_ai__"
 REQUEST_FILLED_IN = frozenset({"parts", "kind", "instructions", "run_id", "timestamp", "conversation_id", "state"})
 RESPONSE_FILLED_IN = frozenset({"parts", "kind", "run_id", "conversation_id", "workspace_ref"})
 """What a run fills in, or takes anew, in messages that it was given."""
-
-canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 class PydanticAI:
@@ -150,18 +149,14 @@ def _dump_anyway(message: Any, error: Exception) -> str:
         payload = _adapter().serializer.to_json(message, warnings=False).decode()
     except (ValueError, RecursionError, TypeError, AttributeError):
         raise InvalidMessageError(
-            f"Pydantic AI cannot write this {name} as JSON: {_brief(error)}; "
+            f"Pydantic AI cannot write this {name} as JSON: {brief(error)}; "
             "put text, numbers, lists and dicts in place of what is named there"
         ) from error
     try:
         _adapter().validator.validate_json(payload)
     except ValueError:
-        raise InvalidMessageError(f"Pydantic AI could not read this {name} back: {_brief(error)}") from error
+        raise InvalidMessageError(f"Pydantic AI could not read this {name} back: {brief(error)}") from error
     return payload
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 # ---- role and text

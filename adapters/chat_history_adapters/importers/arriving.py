@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from chat_history.arguments import checked_message_id, checked_metadata
 from chat_history.backends.base import UNSET, Change, Draft
-from chat_history.errors import ChatExistsError, ChatHistoryWarning, InvalidArgumentError, InvalidMessageError
+from chat_history.errors import ChatExistsError, ChatHistoryWarning, InvalidArgumentError, InvalidMessageError, brief
 from chat_history.formats import readable
 from chat_history.history import ChatHistory
 from chat_history.loading import naming_damage
@@ -131,7 +131,7 @@ class _Arrival:
             checked_message_id(message_id)
         except (InvalidMessageError, ValueError, LookupError, TypeError, AttributeError) as error:
             named = f"message {number} of chat {shortened(self.chat.chat_id)}"
-            why = f"{named} cannot be read: {' '.join(str(error).split())[:300]}"
+            why = f"{named} cannot be read: {brief(error)}"
             if not self.skip:
                 raise InvalidMessageError(
                     f"{why}; what came before it has arrived; mend it in the source, or leave out what cannot be read "

@@ -26,6 +26,7 @@ from chat_history import (
     StoredMessage,
     VersionConflictError,
 )
+from chat_history.errors import brief
 from chat_history.loading import load_each, naming_damage, report, sources
 from chat_history_adapters.formats.pydantic_ai import FORMAT
 
@@ -169,7 +170,7 @@ def _record(chat: Chat) -> ConversationRecord:
     except ValueError as error:
         raise DamagedStoreError(
             f"the installed release of Pydantic AI cannot read what the metadata of chat {chat.chat_id[:80]!r} has "
-            f"under {KEY!r}, which a newer one may have written: {' '.join(str(error).split())[:300]}"
+            f"under {KEY!r}, which a newer one may have written: {brief(error)}"
         ) from error
     record.head_id = None if chat.head is None else _EntryId.of(chat.chat_id, chat.head)
     record.branches = [_EntryId.of(chat.chat_id, tip) for tip in record.branches]
