@@ -681,11 +681,9 @@ class Writing(threading.Thread):
 @contextmanager
 def held(backend: JSONBackend) -> Iterator[None]:
     """The turn to write is somebody else's."""
-    backend._file._take(10)
-    try:
+    with backend._file._turn:
         yield
-    finally:
-        backend._file._end()
+    backend._file._wake_next()
 
 
 def asleep(backend: JSONBackend) -> int:
@@ -839,7 +837,7 @@ for thread in threads: thread.join()
 
     def test_a_fork_while_another_thread_writes_does_not_hang_the_child(self, opened: Opened) -> None:
         backend = opened()
-        with backend._file._writing, backend._file.indexing:
+        with backend._file._turn, backend._file.indexing:
             child = os.fork()
             if child == 0:
                 status = 1

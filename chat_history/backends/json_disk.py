@@ -118,13 +118,15 @@ def replaced(old: File, blocks: Iterable[bytes], check: Callable[[File], object]
         check(new)
         sync(new.fd)
         os.rename(temporary, old.path)
+        new.path = old.path
+        fcntl.flock(old.fd, fcntl.LOCK_UN)
+        sync_folder(old.path)
     except BaseException:
+        # What is raised may keep the file open for a while, and it may have its name already.
+        fcntl.flock(new.fd, fcntl.LOCK_UN)
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    new.path = old.path
-    fcntl.flock(old.fd, fcntl.LOCK_UN)
-    sync_folder(old.path)
     return new
 
 

@@ -172,6 +172,8 @@ class Index:
         """Bytes of lines that a later one replaced."""
         self.awaited = 0
         """How many lines of the last change are still to come."""
+        self.is_torn = False
+        """Whether it is being changed, or whoever did so was interrupted."""
         self._before = self._after = self.end
         """Where the last chat's line, and the line before it, end."""
         self._codes: dict[bytes, int] = {}

@@ -8,8 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain
+from contextlib import suppress
+from functools import partial
+from itertools import chain, islice
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
@@ -22,6 +23,7 @@ from .json_damage import document, mended
 from .json_disk import File, opened, replaced, write_at
 from .json_index import BadLineError, Index
 from .json_lines import CLOSING, draft_header, payload_in_line, stamp
+from .turns import Places
 
 __all__ = ["SharedFile"]
 
@@ -62,23 +64,24 @@ class SharedFile:
     def _new_locks(self) -> None:
         self._waiting: deque[_Request] = deque()
         self._gathered: list[bytes] = []
+        self._rest: Callable[[], None] | None = None
+        """What is left to do of the last change of a batch, and takes long: readers do not wait for it."""
         self._gathered_from = 0
         # Always taken in this order. The first is held together with the lock of the file.
-        self._writing = threading.Lock()
+        self._writing = Places()
+        self._turn, self._turn_now = self._writing.turn(self._timeout), self._writing.turn(0)
         self.indexing = threading.Lock()
         self._locked: File | None = None
         # Two syncs at a time: while one is under way the next batch gathers. Each has a descriptor of its own, because
         # the system tells of a failure once for each.
-        self._syncs: SimpleQueue[int] = SimpleQueue()
-        self._syncs.put(0)
-        self._syncs.put(1)
+        self._syncs = [(places.turn(self._timeout), places.turn()) for places in (Places(), Places())]
+        self._batches = 0
 
     def close(self) -> None:
         """Let go of the file. Every later call raises `HistoryClosedError`."""
-        self._writing.acquire()
-        with self.indexing:
+        with self._writing.turn(), self.indexing:
             self._index = None
-        self._end()
+        self._wake_next()
 
     # Reading.
 
@@ -89,22 +92,19 @@ class SharedFile:
         if index is None:
             # Somebody is writing just now, or was interrupted: who gets the lock knows which.
             index = self._current()
-            patience = 0 if index.loaded else self._timeout
             try:
-                self._take(patience)
-            except StoreBusyError:
-                if index.loaded:
-                    return index
-                raise
-            try:
-                status = self._locked_status(patience)
-                with self.indexing:
-                    index = self._seen_or_mended(status)
-            except StoreBusyError:
+                with self._turn_now if index.loaded else self._turn:
+                    try:
+                        status = self._locked_status(0 if index.loaded else self._timeout)
+                        with self.indexing:
+                            index = self._seen_or_mended(status)
+                    finally:
+                        self._unlock()
+            except (Empty, StoreBusyError):
                 if not index.loaded:
-                    raise
+                    raise self._busy() from None
             finally:
-                self._end()
+                self._wake_next()
         return index
 
     def _current(self) -> Index:
@@ -176,13 +176,10 @@ class SharedFile:
         """Until it is made, by whoever has the turn when it is its own."""
         until = 0.0
         while not request.done:
-            if self._writing.acquire(blocking=False):
-                if not request.is_taken:
-                    self._lead(request)
-                    continue
-                # Between its waking and here somebody came who made it too, and is about to sync it.
-                self._end()
-                request.wake.get()
+            with suppress(Empty):
+                if not self._led(request):
+                    # Between its waking and here another made its change too, and is about to sync it.
+                    request.wake.get()
                 continue
             until = until or time.monotonic() + self._timeout
             try:
@@ -193,7 +190,7 @@ class SharedFile:
                 except ValueError:
                     request.wake.get()
                 else:
-                    raise self._busy(self._timeout) from None
+                    raise self._busy() from None
 
     def append(self, index: Index, lines: Iterable[str]) -> None:
         """Put lines in the place of the closing, and the closing after them. Only for a change."""
@@ -202,12 +199,13 @@ class SharedFile:
         if second is None:
             # Written with those of the others who wait. Until then no reader gets to the index.
             start = index.end + len(index.separator)
+            index.is_torn = True
             index.add(first[len(index.separator) :] + b",\n", start)
             self._gathered.append(first)
+            index.is_torn = False
             return
         self._write_gathered(index)
-        with _without(self.indexing):
-            _write(index.file, index.end, _closed(chain((first, second), blocks)))
+        self._rest = partial(_write, index.file, index.end, _closed(chain((first, second), blocks)))
 
     def append_one(self, index: Index, head: str, draft: Draft, position: int, parent: str | None) -> None:
         """Append the line of one message, as `append` does, in as few steps as possible: that is done most of all."""
@@ -215,74 +213,100 @@ class SharedFile:
         header = draft_header(head, draft, position, parent, created_at).encode()
         payload = draft.payload.encode() if draft.payload[0] == "{" else payload_in_line(draft.payload).encode()
         separator = index.separator
+        index.is_torn = True
         index.enter(head, draft, position, created_at, len(header) + len(payload) + 1, len(header))
         self._gathered += separator, header, payload, b"}"
+        index.is_torn = False
 
     def replace(self, index: Index, lines: Iterable[bytes]) -> None:
         """Put a new file of these lines in the place of this one. Only for a change."""
         self._write_gathered(index)
-        with _without(self.indexing):
-            self._locked = file = replaced(index.file, document(lines))
+        self._rest = partial(self._replace, index.file, lines)
+
+    def _replace(self, old: File, lines: Iterable[bytes]) -> None:
+        self._locked = file = replaced(old, document(lines))
         self._index = Index(file)
 
-    def _lead(self, own: _Request) -> None:
-        """Make the changes of all who wait, then let the next thread write while they are synced."""
+    def _led(self, own: _Request) -> bool:
+        """Make the changes of all who wait, then let the next thread write while they are synced.
+
+        False, and nothing is done, where another has made its own. `Empty`: it is another's turn.
+        """
         batch: list[_Request] = []
-        slot = None
         try:
-            try:
-                if self._durable:
-                    slot = self._sync_slot()
-                status = self._locked_status(self._timeout)
-                with self.indexing:
-                    index = self._current()
-                    if not index.loaded or status.st_size != index.end + len(CLOSING):
-                        index = self._seen_or_mended(status)
-                    file = index.file
-                    file.check_writable(status.st_mode)
-                    if self._lost:
-                        self._check_kept()
-                    self._make(index, batch)
-            except BaseException:
-                with suppress(ValueError):
-                    self._waiting.remove(own)
-                raise
-            finally:
-                self._end()
-            if slot is not None and any(request.error is None for request in batch):
-                self._sync(file.descriptors[slot])
+            with self._turn_now:
+                is_first = not own.is_taken
+                if is_first:
+                    file, slot = self._changed(batch)
+            self._wake_next()
+            if is_first and self._durable and any(request.error is None for request in batch):
+                with self._syncs[slot][1]:
+                    self._sync(file.descriptors[slot])
         except BaseException as error:
             failed = error if isinstance(error, Exception) else self._interrupted()
             for request in batch:
                 request.error = request.error or failed
             raise
         finally:
-            if slot is not None:
-                self._syncs.put(slot)
             for request in batch:
                 request.done = True
                 if request is not own:
                     request.wake.put(None)
+        return is_first
+
+    def _changed(self, batch: list[_Request]) -> tuple[File, int]:
+        """Make the changes: the file that they are in, which stays open for it, and the descriptor to sync it by."""
+        self._batches += 1
+        slot = self._batches % 2
+        self._rest = None
+        try:
+            if self._durable:
+                with self._syncs[slot][0]:
+                    pass
+            status = self._locked_status(self._timeout)
+            with self.indexing:
+                index = self._current()
+                if not index.loaded or status.st_size != index.end + len(CLOSING):
+                    index = self._seen_or_mended(status)
+                file = index.file
+                file.check_writable(status.st_mode)
+                if self._lost:
+                    self._check_kept()
+                self._make(index, batch)
+            if self._rest is not None:
+                try:
+                    self._rest()
+                except Exception as error:
+                    batch[-1].error = error
+        except Empty:
+            raise self._busy() from None
+        finally:
+            self._unlock()
+        return file, slot
 
     def _make(self, index: Index, batch: list[_Request]) -> None:
         """Make the changes of all who wait, as far as that is possible at once."""
         self._gathered_from = index.end
+        waiting = iter(self._waiting.popleft, None)
         try:
             while self._waiting and len(batch) < _TOGETHER:
-                request = self._waiting.popleft()
+                try:
+                    batch.extend(islice(waiting, 1))  # one step, so that no interrupt leaves one in neither
+                except IndexError:
+                    break  # it has left just now
+                request = batch[-1]
                 request.is_taken = True
-                batch.append(request)
                 try:
                     request.result = request.change(index)
                 except Exception as error:
-                    if self._index is not index:
+                    if self._index is not index or index.is_torn:
                         raise
                     request.error = error
                 if not self._gathered:
                     return
             self._write_gathered(index)
         except BaseException:
-            if self._gathered:
+            if self._gathered or index.is_torn:
                 # It has what is not in the file.
                 self._gathered.clear()
                 self._index = Index(index.file)
@@ -298,12 +322,6 @@ class SharedFile:
                 raise
             finally:
                 self._gathered.clear()
-
-    def _sync_slot(self) -> int:
-        try:
-            return self._syncs.get(timeout=self._timeout)
-        except Empty:
-            raise self._busy(self._timeout) from None
 
     def _sync(self, fd: int) -> None:
         try:
@@ -325,18 +343,10 @@ class SharedFile:
 
     # Taking turns.
 
-    def _take(self, timeout: float) -> None:
-        if not self._writing.acquire(timeout=timeout):
-            raise self._busy(timeout)
-
-    def _end(self) -> None:
+    def _unlock(self) -> None:
         file, self._locked = self._locked, None
-        try:
-            if file is not None:
-                fcntl.flock(file.fd, fcntl.LOCK_UN)
-        finally:
-            self._writing.release()
-            self._wake_next()
+        if file is not None:
+            fcntl.flock(file.fd, fcntl.LOCK_UN)
 
     def _wake_next(self) -> None:
         if self._waiting:
@@ -347,18 +357,18 @@ class SharedFile:
         """Lock the file that has the name now, and say what the system says of it."""
         began = 0.0
         while True:
-            file = self._current().file
+            # Before it is locked: unlocking does no harm, and between the two an interrupt may come.
+            self._locked = file = self._current().file
             try:
                 fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 now = time.monotonic()
                 began = began or now
                 if now - began >= timeout:
-                    raise self._busy(timeout) from None
+                    raise self._busy() from None
                 # Most writers are done within microseconds; one that imports or deletes is not.
                 time.sleep(1e-6 if now - began < 0.005 else 0.001)
                 continue
-            self._locked = file
             status = self._status()
             if status is not None and (status.st_dev, status.st_ino) == file.identity:
                 return status
@@ -366,9 +376,9 @@ class SharedFile:
             with self.indexing:
                 self._index = Index(opened(self.path))
 
-    def _busy(self, timeout: float) -> StoreBusyError:
+    def _busy(self) -> StoreBusyError:
         return StoreBusyError(
-            f"{self.path}: others were writing for {timeout:g} seconds; nothing was written, try again"
+            f"{self.path}: others were writing for {self._timeout:g} seconds; nothing was written, try again"
         )
 
     def forked(self) -> None:
@@ -382,16 +392,6 @@ class SharedFile:
                     self._index = Index(file)
                 else:
                     self._index.file = file
-
-
-@contextmanager
-def _without(lock: threading.Lock) -> Iterator[None]:
-    """Let others have a lock for a while that this thread holds."""
-    lock.release()
-    try:
-        yield
-    finally:
-        lock.acquire()
 
 
 def _blocks(separator: bytes, lines: Iterable[str]) -> Iterator[bytes]:

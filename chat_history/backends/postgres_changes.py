@@ -150,8 +150,8 @@ LARGEST = 2**63 - 1
 SEVERAL = 100
 SEVERAL_CHARACTERS = 1_000_000
 """More drafts, or longer ones, are copied instead of sent as one JSON text."""
-ROWS = 64
-"""Rows that are copied at a time."""
+ROWS = 16
+"""Rows that are copied at a time: few, so that the server has always something to do meanwhile."""
 
 Parameters = dict[str, str | None]
 

@@ -199,7 +199,9 @@ class Connections:
             self._pool.putconn(connection)
 
     def _keep(self, connection: Connection) -> None:
-        if connection.closed or self._closed or self._sizes[1] == 1:
+        # One who was interrupted between a statement and its answer leaves it to whoever is next, and so for ever.
+        is_idle = not connection.closed and connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if not is_idle or self._closed or self._sizes[1] == 1:
             self._first = None
             connection.close()
         else:

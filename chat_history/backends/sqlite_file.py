@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -23,6 +24,7 @@ from chat_history.errors import (
 )
 
 from .disk import Descriptor, sync
+from .turns import Places
 
 __all__ = ["SHARED_FILE_SYSTEMS", "SQLiteFile", "file_system"]
 
@@ -93,25 +95,26 @@ class SQLiteFile:
 
         The lock that one writer of all has is free again while this one waits for the disk.
         """
-        if not self._lock.acquire(timeout=self._timeout):
-            raise self._busy()
         try:
-            connection = self._writer or self._reopen()
-            try:
-                self._begin(connection)
-                result = work(connection, *arguments)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
+            with self._turn:
+                connection = self._writer or self._reopen()
+                if connection.in_transaction:  # of one who was interrupted while undoing it
                     connection.execute("ROLLBACK")
-                raise
-            if scrub and not self._in_memory:
-                self._empty_log(connection)
-            log = self._opened_log() if self._syncs_log else None
+                try:
+                    self._begin(connection)
+                    result = work(connection, *arguments)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                if scrub and not self._in_memory:
+                    self._empty_log(connection)
+                log = self._opened_log() if self._syncs_log else None
+        except Empty:
+            raise self._busy() from None
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        finally:
-            self._lock.release()
         if log is not None:
             self._sync(log)
         return result
@@ -168,12 +171,14 @@ class SQLiteFile:
         # Outside of WAL mode there is no log, and this does nothing.
         deadline = time.monotonic() + self._timeout
         connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
-        # SQLite waits for those who read, but not for another connection that is emptying the log too.
-        while is_busy := connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
-        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            # SQLite waits for those who read, but not for another connection that is emptying the log too.
+            while is_busy := connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+        finally:
+            connection.execute("PRAGMA busy_timeout = 0")
         if is_busy:
             raise StorageError(
                 f"{self.path}: the messages are deleted, but another program has been reading the file for more than "
@@ -184,7 +189,7 @@ class SQLiteFile:
         """All rows of one statement, which sees the file as it is at one moment."""
         if self._in_memory:
             return self._read_in_memory(statement, parameters)
-        with self._slots:
+        with self._reads:
             try:
                 try:
                     connection = self._idle.pop()
@@ -203,7 +208,7 @@ class SQLiteFile:
                 raise self._explained(error) from error
 
     def _read_in_memory(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
-        with self._lock:
+        with self._next_turn:
             try:
                 return (self._writer or self._connect()).execute(statement, parameters).fetchall()
             except sqlite3.Error as error:
@@ -212,7 +217,7 @@ class SQLiteFile:
     def close(self) -> None:
         self._closed = True
         _files.discard(self)
-        with self._lock:
+        with self._next_turn:
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -224,8 +229,9 @@ class SQLiteFile:
         self._log = None
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()
-        self._slots = threading.Semaphore(READERS)
+        self._writing, self._reading = Places(), Places(READERS)
+        self._turn, self._next_turn = self._writing.turn(self._timeout), self._writing.turn()
+        self._reads = self._reading.turn()
 
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
@@ -376,18 +382,17 @@ def _before_fork() -> None:
     _forking.acquire()
     _paused.extend(_files)
     for file in _paused:
-        file._lock.acquire()
+        file._writing.take_all()
         if not file._in_memory:
-            for _ in range(READERS):
-                file._slots.acquire()
+            file._reading.take_all()
             file._disconnect()
 
 
 def _after_fork_in_parent() -> None:
     for file in _paused:
         if not file._in_memory:
-            file._slots.release(READERS)
-        file._lock.release()
+            file._reading.leave_all()
+        file._writing.leave_all()
     _paused.clear()
     _forking.release()
 
