@@ -36,7 +36,7 @@ def checked_text(value: object, name: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{name} holds half of a surrogate pair at index {error.start}; remove it") from None
-    return str(value)
+    return str.__str__(value)  # of an enum too, whose own says something else
 
 
 def checked_id(value: object, name: str, *, may_be_empty: bool = False) -> str:
@@ -65,16 +65,19 @@ def checked_count(value: object, name: str, *, least: int = 1) -> int:
 
 
 def checked_moment(value: object, name: str) -> datetime:
-    """An aware time, or how long ago it was."""
+    """An aware time in the past, or how long ago it was."""
     if isinstance(value, timedelta):
+        ago = value
         try:
-            return datetime.now(UTC) - value
+            value = datetime.now(UTC) - ago
         except OverflowError:
-            return datetime.min.replace(tzinfo=UTC)
+            value = (datetime.min if ago > timedelta() else datetime.max).replace(tzinfo=UTC)
     if not isinstance(value, datetime):
         raise InvalidArgumentError(f"{name} must be a datetime or a timedelta, not {type(value).__name__}")
     if value.tzinfo is None:
         raise InvalidArgumentError(f"{name} has no time zone; say which: {value.isoformat()} may be many moments")
+    if value > datetime.now(UTC):
+        raise InvalidArgumentError(f"{name} lies in the future ({value.isoformat()}); clear_all removes everything")
     return value.astimezone(UTC)
 
 
@@ -113,7 +116,7 @@ def checked_status(value: object) -> str | None:
     if value is None:
         return None
     try:
-        return MessageStatus(str(value)).value
+        return MessageStatus(checked_text(value, "status")).value
     except ValueError:
         names = ", ".join(repr(status.value) for status in MessageStatus)
         raise InvalidArgumentError(f"status must be one of {names}, or None for any, not {value!r}") from None

@@ -304,7 +304,7 @@ def _conninfo(connection: Settings) -> str:
     with suppress(Error, UnicodeError):
         parts = conninfo_to_dict(url, dbname=connection.pop("database", None), **connection)
     # Several ports, one for each host, are libpq's to read.
-    if parts is None or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
+    if parts is None or "@" in str(parts.get("host", "")) or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
         raise ConfigError(
             "the Postgres URL cannot be read; special characters in a user or password must be percent-encoded: "
             "@ is %40, / is %2F, : is %3A, % is %25"

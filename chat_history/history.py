@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from .arguments import (
     checked_count,
@@ -161,6 +161,13 @@ class ChatHistory:
         view = self.for_user(user_id)
         view._store = _Store(SharedChats(self._store.backend))
         return view
+
+    def __reduce__(self) -> NoReturn:
+        """Refused: what is open here cannot be copied."""
+        raise TypeError(
+            "a history can be neither copied nor pickled, as it has a store open; share it among threads, or hand its "
+            "settings to another process and open it there with reopen_history"
+        )
 
     def to_async(self) -> AsyncChatHistory:
         """The same history with every method awaited; see `AsyncChatHistory`."""
@@ -420,7 +427,7 @@ class ChatHistory:
         tokens of a text; unless given tiktoken's where that is installed, else an estimate (a quarter of a token for
         an ASCII character, one for any other). Beside texts, 4 tokens count for a message, 1,000 for an image or file.
         """
-        form = get_format(format)
+        form = get_format(checked_text(format, "format"))
         key = self._key(chat_id)
         backend = self._backend()
         if last is not None:
@@ -448,7 +455,8 @@ class ChatHistory:
         said of an answer that it could not use, are left out. Of any format. user_role, assistant_role: the roles that
         count as these two.
         """
-        speakers = {assistant_role: "assistant", user_role: "user"}
+        roles = checked_text(assistant_role, "assistant_role"), checked_text(user_role, "user_role")
+        speakers = dict(zip(roles, ("assistant", "user"), strict=True))
         readable = []
         records = self._backend().read(self._key(chat_id))
         with naming_damage(chat_id, ((record.position, record.payload) for record in records)):
@@ -753,7 +761,7 @@ class ChatHistory:
 
 
 def _named(format: str | None) -> MessageFormat | None:
-    return None if format is None else get_format(format)
+    return None if format is None else get_format(checked_text(format, "format"))
 
 
 def _checked_ids(ids: object, count: int) -> list[str]:

@@ -139,5 +139,9 @@ class Stored(Sequence[StoredMessage]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[type[list[StoredMessage]], tuple[list[StoredMessage]]]:
+        """Pickled and copied as a plain list."""
+        return list, (list(self),)
+
     def __repr__(self) -> str:
         return repr(list(self))

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, TextIO
 
 from .arguments import checked_id, checked_message_id, checked_metadata, checked_text
-from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, OutlineRow, Record, chat_key, owner_key
+from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, Outline, OutlineRow, Record, chat_key, owner_key
 from .backends.walking import walk
 from .errors import ChatExistsError, InvalidArgumentError, StorageError
 from .history import ChatHistory
@@ -89,9 +89,19 @@ def _chats(backend: Backend) -> Iterator[_Chat]:
     for owner in backend.owners():
         for chat_id in backend.chat_ids(owner):
             key = chat_key(owner, chat_id)
-            record = backend.get_chat(key)
-            if record is not None:
-                yield _Chat(key, record, walk(backend, key))
+            record, outline = backend.get_chat(key), backend.outline(key)
+            if record is not None and outline is not None:
+                yield _Chat(key, record._replace(head=outline.head), _as_of(backend, key, outline))
+
+
+def _as_of(backend: Backend, key: ChatKey, outline: Outline) -> Iterator[Record]:
+    """The messages of a chat that others may be writing to, where they stood at the moment of an outline."""
+    rows = {row[0]: row for row in outline.rows}
+    for record in walk(backend, key):
+        if row := rows.pop(record.position, None):
+            yield record._replace(parent=row[2], status=row[3])
+    if rows:
+        raise StorageError(f"messages of chat {shortened(key.chat_id)} were deleted meanwhile; begin again to go on")
 
 
 # ---- into a store
@@ -268,6 +278,8 @@ def _read(file: TextIO) -> Iterator[_Chat]:
                     if (line["tenant"], line["user"], line["chat"]) != key[:3]:
                         raise ValueError("it is of another chat than the line before")
                     message = _message(line)
+                    if message.message_id in known:
+                        raise ValueError(f"the chat has the message {message.message_id!r} already")
                     if message.parent not in known:
                         raise ValueError("it follows a message that does not stand before it")
                 except (LookupError, TypeError, ValueError) as error:
@@ -321,7 +333,8 @@ def _chat(line: Mapping[str, Any]) -> ChatRecord:
 
 def _message(line: Mapping[str, Any]) -> Record:
     payload = checked_text(line["payload"], "payload")
-    json.loads(payload)
+    if not isinstance(json.loads(payload, parse_constant=_no_json), dict):
+        raise ValueError("its payload is no object")
     if "\n" in payload or "\r" in payload:
         raise ValueError("its payload is laid out over several lines; write it in one")
     return Record(
@@ -337,6 +350,10 @@ def _message(line: Mapping[str, Any]) -> Record:
         _moment(line["created_at"]),
         checked_metadata(line["metadata"]),
     )
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"its payload has {constant}, which is no JSON")
 
 
 def _id_or_none(given: object) -> str | None:

@@ -143,6 +143,27 @@ def test_a_list_for_a_program_is_not_cut_to_a_width(store: str) -> None:
     assert long.strip() in output("list", "--url", store)
 
 
+@pytest.mark.parametrize("arguments", [("copy", "typo.db", "target.db"), ("export", "-", "--url", "typo.json")])
+def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no store" in done.stderr
+    assert not Path("typo.db").exists()
+    assert not Path("typo.json").exists()
+
+
+def test_what_cannot_be_printed_is_told_in_one_line() -> None:
+    with open_history("chats.db") as history:
+        history.add_message("c", {"role": "user", "content": "Caf\u00e9 \U0001f600"})
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*HERE, "show", "c", "--url", "chats.db"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "could not be written" in done.stderr
+    assert "Caf\\xe9" in run("show", "c", "--url", "chats.db", PYTHONIOENCODING="ascii").stdout
+
+
 def test_an_empty_store_says_where_it_is() -> None:
     done = run("list", "--url", "empty.db")
     assert (done.returncode, done.stdout) == (0, "")

@@ -81,15 +81,15 @@ def stats(
             f"({', '.join(f'{number:,} {name}' for name, number in sorted(counted.statuses.items())) or 'none'}) "
             f"of {_size(total.bytes)} are in {history.location}"
         )
-    if not newest:
-        return
-    rows = table("day (UTC)", "new chats", "messages", "size", right=["new chats", "messages", "size"])
-    for each in newest:
-        rows.add_row(each["day"], f"{each['chats']:,}", f"{each['messages']:,}", _size(each["bytes"]))
-    say("")
-    console(wide=True).print(rows)
-    if len(newest) < len(counted.days):
-        typer.echo(f"these are the newest {days} days; --days shows more", err=True)
+        if not newest:
+            return
+        rows = table("day (UTC)", "new chats", "messages", "size", right=["new chats", "messages", "size"])
+        for each in newest:
+            rows.add_row(each["day"], f"{each['chats']:,}", f"{each['messages']:,}", _size(each["bytes"]))
+        say("")
+        console(wide=True).print(rows)
+        if len(newest) < len(counted.days):
+            typer.echo(f"these are the newest {days} days; --days shows more", err=True)
 
 
 def _size(number: int) -> str:

@@ -29,7 +29,7 @@ def export(
     """Write every chat of every user to a file."""
     if str(file) == "-" and as_json:
         raise typer.BadParameter("--json would go to standard output, where the export goes; name a file")
-    with opened(url) as history, _bar() as progress:
+    with opened(url, must_exist=True) as history, _bar() as progress:
         if str(file) == "-":
             moved = transfer.export(history, typer.get_text_stream("stdout", encoding="utf-8"), progress=progress)
         else:
@@ -69,7 +69,7 @@ def copy(
     as_json: Json = False,
 ) -> None:
     """Copy every chat of every user into another store. A copy that was interrupted is gone on with."""
-    with opened(source) as one, opened(target) as other, _bar() as progress:
+    with opened(source, must_exist=True) as one, opened(target) as other, _bar() as progress:
         moved = transfer.copy(one, other, progress=progress)
         _tell(moved, f"in {other.location}", other.location, as_json=as_json)
 

@@ -7,12 +7,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from chat_history.config import open_history
-from chat_history.errors import ChatHistoryError
+from chat_history.config import choose, open_history
+from chat_history.errors import ChatHistoryError, InvalidArgumentError
 from chat_history.history import ChatHistory
 
 from .printing import plain
@@ -30,25 +31,40 @@ Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON, see docs/
 
 
 @contextmanager
-def opened(url: str | None, user: str | None = None, tenant: str | None = None) -> Iterator[ChatHistory]:
-    """The store, and `told`."""
-    with told(), open_history(url, user_id=user, tenant_id=tenant) as history:
-        yield history
+def opened(
+    url: str | None, user: str | None = None, tenant: str | None = None, *, must_exist: bool = False
+) -> Iterator[ChatHistory]:
+    """The store, and `told`. must_exist: where a mistyped name would look like an empty store."""
+    with told():
+        if must_exist:
+            options = choose(url).options
+            path = options.get("path")
+            if isinstance(path, str | os.PathLike) and path != ":memory:" and not os.path.exists(path):
+                raise InvalidArgumentError(f"there is no store {os.fspath(path)!r}")
+        with open_history(url, user_id=user, tenant_id=tenant) as history:
+            yield history
 
 
 @contextmanager
 def told() -> Iterator[None]:
     """Tell a person of errors and warnings of ours, in one plain line each."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # rather than fail at what a terminal cannot show
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _complain("warning", message)
         try:
             yield
+            sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read this has enough. What is buffered must not fail again when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except ChatHistoryError as error:
             _complain("error", error)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _complain("error", f"the output could not be written: {error.strerror or error}")
             raise typer.Exit(1) from None
 
 

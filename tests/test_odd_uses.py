@@ -1,0 +1,119 @@
+"""What people do with a history that nobody thought of."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import pytest
+from stores import ALL, Store, on
+
+from chat_history import ChatHistory, ConfigError, InvalidArgumentError, MessageStatus, open_history, transfer
+from chat_history.testing import check_chat, say
+
+
+@on(*ALL)
+def test_a_history_that_somebody_tries_to_copy_says_what_to_do_and_goes_on(store: Store) -> None:
+    @dataclass
+    class App:
+        history: ChatHistory
+
+    with store.open() as history:
+        history.add_message("c", say("user", "a"))
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps, lambda history: asdict(App(history))):
+            with pytest.raises(TypeError, match="reopen_history"):
+                attempt(history)  # type: ignore[operator]
+        history.add_message("c", say("user", "b"))
+        assert len(check_chat(history, "c")) == 2
+
+
+@on(*ALL)
+def test_what_was_stored_can_be_pickled_and_copied(store: Store) -> None:
+    with store.open() as history:
+        stored = history.add_messages("c", [say("user", "a"), say("user", "b")])
+        assert pickle.loads(pickle.dumps(stored)) == copy.deepcopy(stored) == list(stored)
+
+
+class Desk(str, Enum):  # noqa: UP042 its own str() is another
+    SUPPORT = "support"
+
+
+@on(*ALL)
+def test_an_enum_of_strings_is_its_string(store: Store) -> None:
+    with store.open() as history:
+        history.add_message(Desk.SUPPORT, say("user", "a"), message_id=Desk.SUPPORT)
+        history.add_message("support", say("user", "b"))
+        history.add_message(Desk.SUPPORT, say("user", "c"))
+        assert history.get_all_chat_ids() == ["support"]
+        assert history.get_message("support", "support").text == "a"
+        assert history.for_user(Desk.SUPPORT).user_id == "support"
+        assert history.get_message_count("support", MessageStatus.ACTIVE) == 3
+
+
+def test_an_age_that_lies_in_the_future_purges_nothing() -> None:
+    with open_history("memory:") as history:
+        history.add_message("c", say("user", "a"))
+        for age in (timedelta(days=-30), timedelta.min, datetime(2999, 1, 1, tzinfo=UTC)):
+            with pytest.raises(InvalidArgumentError, match="future"):
+                history.purge(age)
+        assert history.get_message_count("c") == 1
+        assert history.purge(timedelta.max).chats == 0
+
+
+def test_a_format_or_role_that_is_no_name_is_refused() -> None:
+    with open_history("memory:") as history:
+        odd: Any
+        for odd in ([], {}, 5):
+            for call in (
+                lambda odd: history.add_message("c", say("user", "a"), format=odd),
+                lambda odd: history.save_messages("c", [say("user", "a")], format=odd),
+                lambda odd: history.get_message_history("c", odd),
+                lambda odd: history.get_readable_chat_history("c", user_role=odd),
+            ):
+                with pytest.raises(InvalidArgumentError, match="must be a str"):
+                    call(odd)
+        assert not history.chat_exists("c")
+
+
+def test_a_password_with_an_at_sign_is_not_taken_for_a_host() -> None:
+    with pytest.raises(ConfigError, match="%40") as failed:
+        open_history("postgresql://u:p@ss@127.0.0.1:1/db")
+    assert "ss@" not in str(failed.value)
+
+
+@on("json", "sqlite")
+def test_an_export_that_was_cut_off_is_refused_and_gone_on_with_when_it_is_whole(store: Store) -> None:
+    with open_history("memory:") as source, store.open() as target:
+        source.add_messages("c", [say("user", each) for each in "abcdef"])
+        file = io.StringIO()
+        transfer.export(source, file)
+        cut = "".join(file.getvalue().splitlines(keepends=True)[:5])
+        with pytest.raises(InvalidArgumentError, match="that it does not have"):
+            transfer.import_from(io.StringIO(cut), target)
+        transfer.import_from(io.StringIO(file.getvalue()), target)
+        assert check_chat(target, "c") == check_chat(source, "c")
+
+
+@on(*ALL)
+def test_a_copy_of_a_chat_that_others_write_to_is_the_chat_at_one_moment(store: Store) -> None:
+    with store.open() as source, open_history("memory:") as target:
+        source.add_messages("c", [say("user", str(number)) for number in range(300)])
+        read = source._backend().read
+        pages = 0
+
+        def meddling(*args: Any, **wanted: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            if pages == 2:
+                source.add_message("c", say("user", "late"))
+                source.save_messages("c", [say("user", "0"), say("user", "another way")])
+            return read(*args, **wanted)
+
+        source._backend().read = meddling  # type: ignore[method-assign]
+        transfer.copy(source, target)
+        assert [message.text for message in check_chat(target, "c")] == list(map(str, range(300)))
