@@ -138,6 +138,20 @@ def test_one_who_is_interrupted_as_he_begins_to_wait_keeps_nobody(work: Work) ->
         assert first.result(60) == 0
 
 
+def test_one_who_was_interrupted_right_after_he_began_begins_again(work: Work) -> None:
+    joining = work.joining
+    assert joining.begin("key")  # and here an interrupt comes, so that it is never ended
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(joining.begin, "key").result(60), "it is another's"
+        other = pool.submit(work, 2)
+        work.wait_for(1)
+        work.may_go.release(2)
+        assert work(1) == 2
+        assert other.result(60) == 4, "who waited behind him is next"
+    assert joining.begin("key")
+    joining.end("key")
+
+
 def test_a_key_that_nobody_works_on_is_forgotten(work: Work) -> None:
     work.may_go.release(3)
     for number in range(3):

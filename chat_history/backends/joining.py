@@ -27,10 +27,14 @@ class Joining(Generic[T, R]):
 
     def begin(self, key: Hashable) -> bool:
         """Whether a key is yours alone until you `end` it: not where others work on it, or came in a crowd just now."""
+        me = threading.get_ident()
         with self._lock:
-            if key in self._queues:
-                return False
+            queue = self._queues.get(key)
+            if queue is not None:
+                # Nobody begins twice, unless an interrupt came before what it began could note that it did.
+                return queue.is_busy and queue.worker == me
             queue = self._queues[key] = _Queue()
+            queue.worker = me
             queue.is_busy = True
         return True
 
@@ -69,6 +73,7 @@ class Joining(Generic[T, R]):
         return turn.results[0] if turn.results else alone(item)
 
     def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        queue.worker = threading.get_ident()
         time.sleep(PAUSE)
         with self._lock:
             turns, queue.waiting = queue.waiting, []
@@ -94,6 +99,7 @@ class Joining(Generic[T, R]):
                     self._pass_on(key, queue)
 
     def _pass_on(self, key: Hashable, queue: _Queue[T, R]) -> None:
+        queue.worker = None
         queue.is_busy = bool(queue.waiting)
         if queue.is_busy:
             queue.waiting[0].leads = True
@@ -108,6 +114,8 @@ class _Queue(Generic[T, R]):
     def __init__(self) -> None:
         self.waiting: list[_Turn[T, R]] = []
         self.is_busy = False
+        self.worker: int | None = None
+        """The thread that works, None between two."""
         self.is_crowded = False
 
 
