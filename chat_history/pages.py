@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["page_of_chats", "page_of_messages"]
 
+LAST_KEY = 2**128 - 1
+"""The number of the last UUID."""
+
 
 def page_of_messages(
     backend: Backend, key: ChatKey, limit: int, before: str | None, after: str | None, status: str | None
@@ -51,11 +54,28 @@ def page_of_chats(backend: Backend, owner: OwnerKey, limit: int, before: str | N
     records = (records[1:] if earlier else records[:-1]) if more else records
     chats = tuple(chat_of(owner, record) for record in records)
     if not records:
-        return Page(chats)
+        return _empty_page(backend, owner, later, earlier)
     first, last = _place(owner, records[0]), _place(owner, records[-1])
     has_before = more if earlier else bool(later and backend.list_chats(owner, limit=1, before=first))
     has_after = bool(backend.list_chats(owner, limit=1, after=last)) if earlier else more
     return Page(chats, chat_cursor(*first) if has_before else None, after=chat_cursor(*last) if has_after else None)
+
+
+def _empty_page(
+    backend: Backend, owner: OwnerKey, later: tuple[datetime, UUID] | None, earlier: tuple[datetime, UUID] | None
+) -> Page[Chat]:
+    """The page where nothing follows a cursor, with the way back, which includes the cursor's own place."""
+    from uuid import UUID
+
+    if later:
+        beyond = later[0], UUID(int=max(later[1].int - 1, 0))
+        has_before = backend.list_chats(owner, limit=1, before=beyond)
+        return Page((), before=chat_cursor(*beyond) if has_before else None)
+    if earlier:
+        beyond = earlier[0], UUID(int=min(earlier[1].int + 1, LAST_KEY))
+        has_after = backend.list_chats(owner, limit=1, after=beyond)
+        return Page((), after=chat_cursor(*beyond) if has_after else None)
+    return Page(())
 
 
 def _place(owner: OwnerKey, record: ChatRecord) -> tuple[datetime, UUID]:

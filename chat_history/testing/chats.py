@@ -10,6 +10,7 @@ import pytest
 
 from chat_history.errors import ChatExistsError, ChatNotFoundError, InvalidArgumentError, VersionConflictError
 from chat_history.history import ChatHistory
+from chat_history.messages import Page
 
 from .checks import Reopen, check_chat, contents, say, says, version
 
@@ -108,6 +109,22 @@ class Chats:
             back[:0] = [chat.chat_id for chat in page]
         assert back[-7:] == list("abcdefg")
         assert len(back) == len(history.get_all_chat_ids())
+
+    def test_an_empty_page_of_chats_knows_the_way_back(self, history: ChatHistory) -> None:
+        for chat in "cba":
+            history.create_chat(chat)
+        page = history.list_chats(2)
+        history.delete_chat_history("c")
+        empty = history.list_chats(after=page.after)
+        assert (len(empty), empty.after) == (0, None)
+        assert [chat.chat_id for chat in history.list_chats(before=empty.before)] == ["a", "b"]
+        second = history.list_chats(1, after=history.list_chats(1).after)
+        history.delete_chat_history("a")
+        empty = history.list_chats(before=second.before)
+        assert (len(empty), empty.before) == (0, None)
+        assert [chat.chat_id for chat in history.list_chats(after=empty.after)] == ["b"]
+        history.clear_all()
+        assert history.list_chats(after=empty.after) == Page(())
 
     def test_chat_ids_come_oldest_chat_first(self, history: ChatHistory) -> None:
         for chat in ("b", "a", ODD_ID):
