@@ -15,7 +15,7 @@ from chat_history import ChatHistory, StorageError
 from chat_history.backends.turns import Places
 from chat_history.testing import check_chat, say
 
-TIMES = 100
+TIMES = 50
 HELLO = say("user", "Hello!")
 
 

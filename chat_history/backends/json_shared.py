@@ -273,9 +273,10 @@ class SharedFile:
                 if self._lost:
                     self._check_kept()
                 self._make(index, batch)
-            if self._rest is not None:
+            rest, self._rest = self._rest, None
+            if rest is not None:
                 try:
-                    self._rest()
+                    rest()
                 except Exception as error:
                     batch[-1].error = error
         except Empty:
