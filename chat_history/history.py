@@ -27,6 +27,7 @@ from .backends.base import (
     Cleared,
     OutlineRow,
     OwnerKey,
+    Record,
     Unset,
     UnsetType,
     chat_key,
@@ -494,8 +495,12 @@ class ChatHistory:
 
         Messages that others append meanwhile are seen. status: None is every message of every branch.
         """
-        records = walk(self._backend(), self._key(chat_id), status=checked_status(status))
-        return (stored_message(chat_id, record) for record in records)
+        return self._each(chat_id, walk(self._backend(), self._key(chat_id), status=checked_status(status)))
+
+    def _each(self, chat_id: str, records: Iterator[Record]) -> Iterator[StoredMessage]:
+        for record in records:
+            self._backend()  # it may have been shut down meanwhile
+            yield stored_message(chat_id, record)
 
     def get_message(self, chat_id: str, message_id: str) -> StoredMessage:
         """One stored message, of any status. `MessageNotFoundError` if there is no such message."""

@@ -19,7 +19,6 @@ from .errors import ChatExistsError, InvalidArgumentError, StorageError
 from .history import ChatHistory
 from .messages import MessageStatus
 from .records import draft_again
-from .saving import digest
 from .writing import shortened
 
 __all__ = ["Moved", "copy", "export", "import_from"]
@@ -141,7 +140,8 @@ class _Arrival:
         page: list[Draft] = []
         last: str | None = None
         for each in messages:
-            mark = digest(each.payload)
+            draft = draft_again(each)
+            mark = draft.digest
             self.statuses.append(each.status)
             _add(self.sent, each.message_id, each.parent, mark)
             if self.count < len(known):
@@ -157,7 +157,7 @@ class _Arrival:
                     yield self.count
                 if not page:
                     self.follows = each.parent
-                page.append(draft_again(each))
+                page.append(draft)
                 last = each.message_id
             self.count += 1
         if self.count < len(known):

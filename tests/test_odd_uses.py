@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from stores import ALL, Store, on
 
-from chat_history import ChatHistory, ConfigError, InvalidArgumentError, MessageStatus, open_history, transfer
+from chat_history import (
+    ChatHistory,
+    ConfigError,
+    HistoryClosedError,
+    InvalidArgumentError,
+    MessageStatus,
+    open_history,
+    transfer,
+)
 from chat_history.testing import check_chat, say
 
 
@@ -117,3 +125,18 @@ def test_a_copy_of_a_chat_that_others_write_to_is_the_chat_at_one_moment(store: 
         source._backend().read = meddling  # type: ignore[method-assign]
         transfer.copy(source, target)
         assert [message.text for message in check_chat(target, "c")] == list(map(str, range(300)))
+
+
+@on(*ALL)
+def test_a_walk_ends_with_the_history_that_it_is_of(store: Store) -> None:
+    with store.open() as history:
+        history.add_messages("c", [say("user", "a"), say("user", "b")])
+        view = history.for_user("")
+        walks = [view.iter_messages("c"), history.iter_messages("c")]
+        for walk in walks:
+            assert next(walk).text == "a"
+        view.shutdown()
+        history.shutdown()
+        for walk in walks:
+            with pytest.raises(HistoryClosedError):
+                next(walk)

@@ -423,6 +423,20 @@ def test_a_pool_that_was_given_stays_open_and_as_it_was(
             assert connection.execute("SELECT 1 AS one").fetchone() in ((1,), {"one": 1})
 
 
+def test_one_who_is_interrupted_leaves_a_pool_that_was_given_in_order(postgres_url: str, schema: str) -> None:
+    def interrupted(connection: Any) -> None:
+        connection.pgconn.send_query_params(b"SELECT 1", None)
+        raise KeyboardInterrupt
+
+    with ConnectionPool(postgres_url, min_size=1, max_size=1, open=True) as pool:
+        history = ChatHistory(PostgresBackend(pool=pool, schema=schema))
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                history._backend().inner._connections.run(interrupted)  # type: ignore[attr-defined]
+            history.add_message("c", HELLO)
+        assert history.get_message_count("c") == 3
+
+
 def test_a_pool_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"psycopg_pool\.ConnectionPool"):
         PostgresBackend(pool="postgresql://")  # type: ignore[arg-type]

@@ -397,10 +397,9 @@ class PostgresBackend(Backend):
         return chat_record_of(rows[0]) if rows else None
 
     def outline(self, chat: ChatKey) -> Outline | None:
-        rows = self._read(OUTLINE, {"key": chat.key})
+        rows = self._in_order(OUTLINE, {"key": chat.key})
         if not rows:
             return None
-        rows.sort(key=by_position)
         _, version, head, _, _ = rows.pop(0)
         return Outline(int(version), head, rows)
 
@@ -414,7 +413,7 @@ class PostgresBackend(Backend):
         newest: bool = False,
         status: str | None = "active",
     ) -> list[Record]:
-        return [record_of(row) for row in self._read_within(RECORD, chat, before, after, limit, newest, status)]
+        return [record_of(row) for row in self._in_order(*within(RECORD, chat, before, after, limit, newest, status))]
 
     def read_payloads(
         self,
@@ -426,19 +425,9 @@ class PostgresBackend(Backend):
         newest: bool = False,
         status: str | None = "active",
     ) -> Sequence[PayloadRow]:
-        return self._read_within(PAYLOAD, chat, before, after, limit, newest, status)
+        return self._in_order(*within(PAYLOAD, chat, before, after, limit, newest, status))
 
-    def _read_within(
-        self,
-        select: str,
-        chat: ChatKey,
-        before: int | None,
-        after: int | None,
-        limit: int | None,
-        newest: bool,
-        status: str | None,
-    ) -> list[Any]:
-        statement, parameters = within(select, chat, before, after, limit, newest, status)
+    def _in_order(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
         rows = self._read(statement, parameters)
         rows.sort(key=by_position)
         return rows

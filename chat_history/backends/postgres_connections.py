@@ -191,7 +191,7 @@ class Connections:
     def _give_back(self, connection: Connection) -> None:
         if connection in self._borrowed:
             self._borrowed.discard(connection)
-            if not connection.closed:
+            if _is_idle(connection):  # else the pool closes it
                 connection.autocommit = False
         if connection is self._first:
             self._keep(connection)
@@ -200,8 +200,7 @@ class Connections:
 
     def _keep(self, connection: Connection) -> None:
         # One who was interrupted between a statement and its answer leaves it to whoever is next, and so for ever.
-        is_idle = not connection.closed and connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        if not is_idle or self._closed or self._sizes[1] == 1:
+        if not _is_idle(connection) or self._closed or self._sizes[1] == 1:
             self._first = None
             connection.close()
         else:
@@ -254,3 +253,7 @@ class Connections:
         if is_lost and isinstance(error, psycopg.OperationalError):
             return StoreUnavailableError(f"{self.location} cannot be reached: {reason}")
         return StorageError(f"{self.location}: Postgres refused: {reason}")
+
+
+def _is_idle(connection: Connection) -> bool:
+    return not connection.closed and connection.pgconn.transaction_status == pq.TransactionStatus.IDLE

@@ -64,7 +64,7 @@ def told() -> Iterator[None]:
             raise typer.Exit(1) from None
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            _complain("error", f"the output could not be written: {error.strerror or error}")
+            _complain("error", f"{error.filename or 'the output could not be written'}: {error.strerror or error}")
             raise typer.Exit(1) from None
 
 

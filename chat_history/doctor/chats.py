@@ -20,7 +20,6 @@ from .findings import Finding, error, fine, refused, warning
 
 __all__ = ["examine_chats", "examine_opened"]
 
-PAGE = 64
 AHEAD = timedelta(minutes=1)
 """How far in the future a time may be before somebody's clock is suspected."""
 ATTEMPTS = 5
