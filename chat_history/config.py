@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from .arguments import checked_id
@@ -294,12 +295,12 @@ def _postgres(options: Settings) -> Settings:
 
 
 def _conninfo(connection: Settings) -> str:
-    from psycopg import Error, pq
+    from psycopg import Error
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     url = connection.pop("url", "")
-    libpq = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
-    refuse_unknown("option in the Postgres URL", url_options(url), libpq | KEYS["postgres"].keys() - CONNECTION.keys())
+    known = _libpq_options() | KEYS["postgres"].keys() - CONNECTION.keys()
+    refuse_unknown("option in the Postgres URL", url_options(url), known)
     parts: Mapping[str, Any] | None = None
     with suppress(Error, UnicodeError):
         parts = conninfo_to_dict(url, dbname=connection.pop("database", None), **connection)
@@ -310,6 +311,13 @@ def _conninfo(connection: Settings) -> str:
             "@ is %40, / is %2F, : is %3A, % is %25"
         )
     return make_conninfo(**parts)
+
+
+@cache
+def _libpq_options() -> set[str]:
+    from psycopg import pq
+
+    return {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
 
 
 def _imported(path: object) -> object:

@@ -38,6 +38,7 @@ from .backends.walking import walk
 from .errors import (
     ChatExistsError,
     ChatNotFoundError,
+    ConfigError,
     HistoryClosedError,
     InvalidArgumentError,
     VersionConflictError,
@@ -94,6 +95,11 @@ class ChatHistory:
         max_messages: int | None = None,
         overflow: Literal["archive", "delete"] = "archive",
     ) -> None:
+        if not isinstance(backend, Backend):
+            raise ConfigError(
+                f"ChatHistory takes a backend, not a {type(backend).__name__}; "
+                "open_history takes a URL, a path or a dict"
+            )
         # Now rather than with the first message: the child of a process that forks while another of its threads imports
         # would wait for that import for ever.
         usual_formats()

@@ -88,6 +88,12 @@ def test_a_format_or_role_that_is_no_name_is_refused() -> None:
         assert not history.chat_exists("c")
 
 
+def test_a_configuration_in_the_place_of_a_backend_is_told_where_it_belongs() -> None:
+    for config in ({"backend": "json"}, "sqlite:///chats.db", None):
+        with pytest.raises(ConfigError, match="open_history takes a URL, a path or a dict"):
+            ChatHistory(config)  # type: ignore[arg-type]
+
+
 def test_a_password_with_an_at_sign_is_not_taken_for_a_host() -> None:
     with pytest.raises(ConfigError, match="%40") as failed:
         open_history("postgresql://u:p@ss@127.0.0.1:1/db")

@@ -22,7 +22,7 @@ from chat_history.errors import (
     StoreUnavailableError,
 )
 
-from .postgres_opening import PLACE, REFUSED_OPTION, connect, location_of, query_of, settings_of
+from .postgres_opening import PLACE, REFUSED_OPTION, connect, location_of, place_of, query_of, settings_of
 from .postgres_wire import Connection, OurConnection
 
 __all__ = ["Connections"]
@@ -106,21 +106,21 @@ class Connections:
             self._keep(connection)
 
     def _prepare(self, connection: Connection, prepare: Callable[[Connection], object]) -> None:
-        self.location = location_of(connection.info.get_parameters())
+        self.location = location_of(place_of(connection))
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in (None, "UTF8"):
             raise StorageError(
                 f"{self.location} has the encoding {encoding}, which cannot hold every text; create a database "
                 "with ENCODING 'UTF8' for chat_history"
             )
-        rows = connection.row_factory
-        connection.row_factory = tuple_row
+        rows, threshold = connection.row_factory, connection.prepare_threshold
+        connection.row_factory, connection.prepare_threshold = tuple_row, None  # nothing is asked twice
         try:
             prepare(connection)
         except psycopg.Error as error:
             raise self._explained(error, is_lost=connection.closed) from error
         finally:
-            connection.row_factory = rows
+            connection.row_factory, connection.prepare_threshold = rows, threshold
 
     def _new_pool(self) -> ConnectionPool[Any]:
         least, most = self._sizes

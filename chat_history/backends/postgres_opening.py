@@ -14,7 +14,7 @@ from chat_history.errors import ConfigError
 
 from .postgres_wire import OurConnection
 
-__all__ = ["PLACE", "REFUSED_OPTION", "connect", "location_of", "query_of", "settings_of"]
+__all__ = ["PLACE", "REFUSED_OPTION", "connect", "location_of", "place_of", "query_of", "settings_of"]
 
 PLACE = ("user", "host", "port", "dbname")
 REFUSED_OPTION = "startup parameter"
@@ -71,6 +71,16 @@ def _is_pooled(connection: OurConnection) -> bool:
     """Whether what we are connected to is not the server's process that answers, but shares such among many."""
     row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
     return row is not None and row[0] != connection.info.backend_pid
+
+
+def place_of(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """Where a connection leads, as far as that is not libpq's own default."""
+    # As `connection.info.get_parameters()` has it, which takes several times as long for all that nobody asks for here.
+    return {
+        name: option.val.decode()
+        for option in connection.pgconn.info
+        if (name := option.keyword.decode()) in PLACE and option.val not in (None, option.compiled)
+    }
 
 
 def location_of(parts: Mapping[str, Any]) -> str:
