@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar, cast
 from chat_history.errors import DamagedStoreError
 
 from .base import Backend, Change, ChatKey, Draft, PayloadRow, Record, Written
-from .drafts import Drafts
+from .drafts import Drafts, plain
 
 __all__ = ["MARK", "THRESHOLD", "bare", "hash_of", "references", "uses", "whole"]
 
@@ -163,7 +163,7 @@ def _outside(change: Change) -> Change:
         # The others come as the backend comes to them, and so do their contents.
         ids = drafts.message_ids
         return replace(change, drafts=Drafts((_cut(row, contents) for row in drafts.rows()), ids), contents=contents)
-    if _are_short(drafts.rows() if isinstance(drafts, Drafts) else drafts) and not change.replacements:
+    if _are_short(plain(drafts)) and not change.replacements:
         return change
     return replace(
         change,

@@ -15,7 +15,7 @@ from typing import Any
 from psycopg.pq.abc import PGresult
 
 from .base import UNSET, Change, ChatKey, Draft, Written, first_version
-from .drafts import Drafts
+from .drafts import Drafts, plain
 from .words import BLOCK, TITLE
 
 __all__ = [
@@ -339,12 +339,12 @@ def copied(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Dr
 
 
 def _rows(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[str]:
-    before = _field(parent)
+    key, before = chat.key.hex, _field(parent)
     known: Any = None
     constant = time = ""
     at = None
     for place, (message_id, role, form, version, payload, text, digest, created_at, metadata, said) in enumerate(
-        drafts, position
+        plain(drafts), position
     ):
         if known != (role, form, version):
             known = role, form, version
@@ -354,7 +354,7 @@ def _rows(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Dra
             time = at.isoformat()
         written = _field(message_id)
         yield (
-            f"{chat.key.hex}\t{place}\t{written}\t{before}\t{constant}\t\\\\x{digest.hex()}\t{time}\t{_field(metadata)}\t"
+            f"{key}\t{place}\t{written}\t{before}\t{constant}\t\\\\x{digest.hex()}\t{time}\t{_field(metadata)}\t"
             f"{_field(None if said else text)}\t{_field(payload)}\n"
         )
         before = written

@@ -11,6 +11,7 @@ from chat_history.errors import VersionConflictError
 
 from .base import UNSET, Change, ChatKey, Cleared, Draft, Written, first_version
 from .contents import uses
+from .drafts import plain
 from .sqlite_search import FORGET_CHAT, FORGET_CHATS, changed, forgotten
 from .words import BLOCK, TITLE
 
@@ -201,7 +202,7 @@ def time_text(moment: datetime) -> str:
 def _rows(key: bytes, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[tuple[Any, ...]]:
     """The parameters of `ADD_MESSAGE` for each."""
     time = at = None
-    for message_id, role, form, form_version, payload, text, digest, created_at, metadata, said in drafts:
+    for message_id, role, form, form_version, payload, text, digest, created_at, metadata, said in plain(drafts):
         if created_at is not time:
             time, at = created_at, time_text(created_at)
         kept = None if said else text
