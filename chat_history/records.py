@@ -53,7 +53,7 @@ def draft_of(
 
 
 def draft_again(record: Record) -> Draft:
-    """A stored message ready to be stored in another chat, with its id and its time."""
+    """A stored message ready to be stored in another chat, with its id, its time and its status."""
     said = record.text == spoken_text(None, record.payload)
     return Draft(
         record.message_id,
@@ -66,6 +66,7 @@ def draft_again(record: Record) -> Draft:
         record.created_at,
         record.metadata,
         said,
+        record.status,
     )
 
 
@@ -89,13 +90,13 @@ def stored_message(chat_id: str, record: Record) -> StoredMessage:
 
 def stored_draft(chat_id: str, draft: Draft, position: int, parent: str | None) -> StoredMessage:
     """A draft as it was stored at that position."""
-    message_id, role, form, version, payload, text, _, created_at, metadata, _ = draft
+    message_id, role, form, version, payload, text, _, created_at, metadata, _, status = draft
     return StoredMessage(
         chat_id,
         message_id,
         position,
         parent,
-        MessageStatus.ACTIVE,
+        MessageStatus(status),
         role,
         form,
         version,

@@ -128,7 +128,9 @@ class _Arrival:
         self.count = 0
         self.follows: str | None = None
         """What the first message of the page follows."""
-        self.statuses: list[str] = []
+        self.changed: list[tuple[int, str]] = []
+        """What has another status than when it arrived, in a part of the copy that was interrupted."""
+        self.active = 0
         self.sent = blake2b(digest_size=16)
 
     def run(self) -> Iterator[int]:
@@ -142,12 +144,14 @@ class _Arrival:
         for each in messages:
             draft = draft_again(each)
             mark = draft.digest
-            self.statuses.append(each.status)
             _add(self.sent, each.message_id, each.parent, mark)
             if self.count < len(known):
-                _, message_id, parent, _, theirs = known[self.count]
+                position, message_id, parent, status, theirs = known[self.count]
                 if (message_id, parent, bytes(theirs)) != (each.message_id, each.parent, mark):
                     raise self._other()
+                if status != each.status:
+                    self.changed.append((position, each.status))
+                    self.active += (each.status == MessageStatus.ACTIVE) - (status == MessageStatus.ACTIVE)
             elif there is not None and there.metadata != MARK:
                 raise self._other()
             else:
@@ -173,22 +177,16 @@ class _Arrival:
             begun = self.target.write(key, Change(record.created_at, 0, title=record.title, metadata=MARK))
             there = record._replace(metadata=MARK, version=begun.version)
         if page:
-            change = Change(record.created_at, there.version, page, follows=self.follows, active=len(page))
+            active = sum(draft.status == MessageStatus.ACTIVE for draft in page)
+            change = Change(record.created_at, there.version, page, follows=self.follows, active=active)
             there = there._replace(version=self.target.write(key, change).version)
         return there
 
     def _finish(self, there: ChatRecord, record: ChatRecord) -> None:
         """Put everything but the messages in its place, in one write."""
-        key = self.chat.key
-        outline = self.target.outline(key)
-        rows = outline.rows if outline else ()
-        if len(rows) != len(self.statuses):
-            raise self._changed()
-        statuses = [(row[0], status) for row, status in zip(rows, self.statuses, strict=True) if row[3] != status]
-        active = _active(self.statuses) - _active([row[3] for row in rows])
-        change = Change(record.updated_at, there.version, statuses=statuses, active=active, head=record.head)
+        change = Change(record.updated_at, there.version, statuses=self.changed, active=self.active, head=record.head)
         change.metadata, change.shared = record.metadata, record.shared
-        self.target.write(key, change)
+        self.target.write(self.chat.key, change)
 
     def _compare(self) -> None:
         outline = self.target.outline(self.chat.key)
@@ -210,10 +208,6 @@ class _Arrival:
             f"the target has a chat {shortened(self.chat.key.chat_id)} with other messages, which were left as they "
             "are: delete it there, or copy into an empty store"
         )
-
-
-def _active(statuses: Iterable[str]) -> int:
-    return sum(status == MessageStatus.ACTIVE for status in statuses)
 
 
 def _add(hashed: blake2b, message_id: str, parent: str | None, mark: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -30,7 +29,6 @@ from .backends.drafts import Drafts
 from .backends.walking import walk_chats
 from .branches import Branches
 from .errors import (
-    ChatHistoryError,
     ChatHistoryWarning,
     InvalidArgumentError,
     MessageNotFoundError,
@@ -333,18 +331,15 @@ class Writer:
         records = [each for each in self.backend.read(key, status=None) if each.position in positions] if way else []
         if len(records) < len(way):
             raise no_message(key, message_id or outline.head)  # somebody deleted it just now
-        drafts = Drafts(map(draft_again, records), [record.message_id for record in records])
-        now = datetime.now(UTC)
-        change = Change(now, 0, drafts, title=chat.title, active=len(drafts))
+        archived = MessageStatus.ARCHIVED
+        statuses = [archived if row[3] == archived else MessageStatus.ACTIVE for row in way]
+        drafts = Drafts(
+            (draft_again(record)._replace(status=status) for record, status in zip(records, statuses, strict=True)),
+            [record.message_id for record in records],
+        )
+        change = Change(datetime.now(UTC), 0, drafts, title=chat.title, active=statuses.count(MessageStatus.ACTIVE))
         change.metadata = chat.metadata if metadata is UNSET else metadata
-        written = self.backend.write(target, change)
-        if archived := sum(row[3] == MessageStatus.ARCHIVED for row in way):
-            try:
-                self.archive(target, lambda rows: rows[:archived])
-            except BaseException:
-                with suppress(ChatHistoryError):
-                    self.backend.delete_chat(target, written.version)
-                raise
+        self.backend.write(target, change)
         return True
 
     def switch(

@@ -99,7 +99,7 @@ def chat_key(owner: OwnerKey, chat_id: str) -> ChatKey:
 
 
 class Draft(NamedTuple):
-    """A message about to be stored: all of a record but what only the store can give (position, parent, status)."""
+    """A message about to be stored: all of a record but what only the store can give (position, parent)."""
 
     message_id: str
     role: str
@@ -113,6 +113,8 @@ class Draft(NamedTuple):
     """JSON of an object, or None where there is none."""
     said: bool = False
     """Whether the text is the "content" of the payload, so that it need not be kept beside it."""
+    status: str = "active"
+    """Another where a chat comes from somewhere else. It is not for replacements, which keep theirs."""
 
 
 class Record(NamedTuple):
@@ -218,7 +220,7 @@ class Change:
     created. Else the chat must be at this version."""
 
     drafts: Sequence[Draft] = ()
-    """Stored from the chat's next position on, in order, with status active."""
+    """Stored from the chat's next position on, in order."""
 
     follows: str | UnsetType | None = UNSET
     """The parent of the first draft: UNSET is the chat's head, None the root."""

@@ -180,7 +180,7 @@ def _are_short(drafts: Iterable[tuple[Any, ...]]) -> bool:
 
 def _cut(draft: tuple[Any, ...], contents: dict[str, str]) -> tuple[Any, ...]:
     """A draft without its contents, which go to those given."""
-    message_id, role, form, version, payload, text, digest, created_at, metadata, _ = draft
+    message_id, role, form, version, payload, text, digest, created_at, metadata, _, status = draft
     if len(payload) <= THRESHOLD:
         return draft
     places, rest = _taken(payload, contents)
@@ -188,7 +188,7 @@ def _cut(draft: tuple[Any, ...], contents: dict[str, str]) -> tuple[Any, ...]:
         return draft
     others, text = _taken(text, contents)
     payload = f"{MARK}{json.dumps([places, others], separators=(',', ':'))}\n{rest}"
-    return message_id, role, form, version, payload, text, digest, created_at, metadata, False
+    return message_id, role, form, version, payload, text, digest, created_at, metadata, False, status
 
 
 def _taken(text: str, contents: dict[str, str]) -> tuple[Places, str]:

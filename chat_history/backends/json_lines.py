@@ -125,7 +125,7 @@ def message_line(head: str, message: Message) -> str:
     position, message_id, parent, status, role, form, version, payload, text, created_at, metadata, digest, more = (
         message
     )
-    place = "" if status == "active" else f', "status": {quoted(status)}'
+    place = _place(status)
     rest = "".join(f", {quoted(key)}: {json.dumps(more[key], separators=(',', ':'))}" for key in more)
     rest += _said(text, metadata)
     header = _header(head, position, message_id, parent, place, created_at, digest, kind_of(role, form, version), rest)
@@ -165,9 +165,12 @@ def draft_lines(head: str, drafts: Iterable[Draft], position: int, parent: str |
 
 def draft_header(head: str, draft: Draft, position: int, parent: str | None, created_at: str | None) -> str:
     """What stands before the payload in the line of the message that a draft becomes."""
-    message_id, role, form, version, _, text, digest, _, metadata, said = draft
+    message_id, role, form, version, _, text, digest, _, metadata, said, status = draft
     rest = "" if said and metadata is None else _said(None if said else text, metadata)
-    return _header(head, position, message_id, parent, "", created_at, digest.hex(), kind_of(role, form, version), rest)
+    place = _place(status)
+    return _header(
+        head, position, message_id, parent, place, created_at, digest.hex(), kind_of(role, form, version), rest
+    )
 
 
 def _header(
@@ -186,6 +189,10 @@ def _header(
         f'{head}, "position": {position}, "id": {quoted(message_id)}{follows}{place}, "created_at": "{created_at}", '
         f'"digest": "{digest}", {kind}{rest}, "payload": '
     )
+
+
+def _place(status: str) -> str:
+    return "" if status == "active" else f', "status": {quoted(status)}'
 
 
 def _said(text: str | None, metadata: str | None) -> str:

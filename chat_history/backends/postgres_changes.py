@@ -87,17 +87,17 @@ COLUMNS = (
 )
 ADD_ONE = """, added AS (
     INSERT INTO {schema}messages ({columns})
-    SELECT %(key)s, chat.position, %(head)s, {parent}, 'active', %(role)s, %(format)s, %(format_version)s, %(digest)s,
+    SELECT %(key)s, chat.position, %(head)s, {parent}, %(status)s, %(role)s, %(format)s, %(format_version)s, %(digest)s,
         %(created_at)s, %(draft_metadata)s, %(text)s, %(payload)s
     FROM chat
 )"""
 # Several come as one JSON text, which costs less than an array for each column.
 ADD_SEVERAL = """, added AS (
     INSERT INTO {schema}messages ({columns})
-    SELECT %(key)s, chat.position + d.n, d.i, CASE WHEN d.n = 0 THEN {parent} ELSE d.b END, 'active', d.r, d.f, d.v,
+    SELECT %(key)s, chat.position + d.n, d.i, CASE WHEN d.n = 0 THEN {parent} ELSE d.b END, d.s, d.r, d.f, d.v,
         decode(d.d, 'hex'), d.a, d.m, d.t, d.p
-    FROM chat, json_to_recordset(%(drafts)s::json) AS d(n bigint, i text, b text, r text, f text, v text, d text,
-        a timestamptz, m text, t text, p text)
+    FROM chat, json_to_recordset(%(drafts)s::json) AS d(n bigint, i text, b text, s text, r text, f text, v text,
+        d text, a timestamptz, m text, t text, p text)
 )"""
 ALTER = """, altered AS (
     UPDATE {schema}messages AS m SET
@@ -188,7 +188,7 @@ def parameters_of(chat: ChatKey) -> dict[str, str]:
 
 def appended(chat: Sequence[str], draft: Draft) -> list[str | None]:
     """The parameters of `APPEND`. chat: what `parameters_of` it says, in that order."""
-    message_id, role, form, version, payload, text, digest, at, metadata, said = draft
+    message_id, role, form, version, payload, text, digest, at, metadata, said, _ = draft
     return [
         *chat,
         str(first_version(at)),
@@ -274,8 +274,9 @@ def _parameters(changes: Sequence[Change], drafts: Sequence[Draft], copies: bool
             "metadata": None if change.metadata is UNSET else change.metadata,
         }
     if len(drafts) == 1:
-        _, role, form, version, payload, text, digest, at, metadata, said = drafts[0]
+        _, role, form, version, payload, text, digest, at, metadata, said, status = drafts[0]
         parameters |= {
+            "status": status,
             "role": role,
             "format": form,
             "format_version": version,
@@ -311,9 +312,11 @@ def _last_id(drafts: Sequence[Draft]) -> str:
 def _drafts_as_json(drafts: Sequence[Draft]) -> str:
     rows = []
     before = None
-    for place, (message_id, role, form, version, payload, text, digest, at, metadata, said) in enumerate(drafts):
-        row = {"n": place, "i": message_id, "b": before, "r": role, "f": form, "v": version, "d": digest.hex()}
-        rows.append(row | {"a": at.isoformat(), "m": metadata, "t": None if said else text, "p": payload})
+    for place, draft in enumerate(drafts):
+        message_id, role, form, version, payload, text, digest, at, metadata, said, status = draft
+        row = {"n": place, "i": message_id, "b": before, "s": status, "r": role, "f": form, "v": version}
+        row |= {"d": digest.hex(), "a": at.isoformat(), "m": metadata, "t": None if said else text, "p": payload}
+        rows.append(row)
         before = message_id
     return json.dumps(rows, ensure_ascii=False)
 
@@ -343,12 +346,11 @@ def _rows(chat: ChatKey, position: int, parent: str | None, drafts: Sequence[Dra
     known: Any = None
     constant = time = ""
     at = None
-    for place, (message_id, role, form, version, payload, text, digest, created_at, metadata, said) in enumerate(
-        plain(drafts), position
-    ):
-        if known != (role, form, version):
-            known = role, form, version
-            constant = f"active\t{_field(role)}\t{_field(form)}\t{_field(version)}"
+    for place, draft in enumerate(plain(drafts), position):
+        message_id, role, form, version, payload, text, digest, created_at, metadata, said, status = draft
+        if known != (status, role, form, version):
+            known = status, role, form, version
+            constant = f"{status}\t{_field(role)}\t{_field(form)}\t{_field(version)}"
         if at is not created_at:
             at = created_at
             time = at.isoformat()

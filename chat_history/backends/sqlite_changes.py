@@ -35,7 +35,7 @@ SET_SHARED = "UPDATE chats SET shared = ? WHERE chat_key = ?"
 ADD_MESSAGE = """
 INSERT INTO messages (chat_key, position, message_id, parent, status, role, format, format_version, digest, created_at,
     metadata, text, payload)
-VALUES (?, ?, ?, ?, 'active', ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SET_STATUS = "UPDATE messages SET status = ? WHERE chat_key = ? AND position = ?"
 SET_PARENT = "UPDATE messages SET parent = ? WHERE chat_key = ? AND position = ?"
@@ -70,13 +70,13 @@ def append(connection: sqlite3.Connection, chat: ChatKey, draft: Draft) -> Writt
     if row is None:
         return apply(connection, chat, Change(draft.created_at, None, (draft,), active=1))
     version, position, parent, updated = row
-    message_id, role, form, form_version, payload, text, digest, created_at, metadata, said = draft
+    message_id, role, form, form_version, payload, text, digest, created_at, metadata, said, status = draft
     now = time_text(created_at)
     execute(UPDATE_CHAT, (version + 1, position + 1, 1, message_id, now if now > updated else updated, key))
     kept = None if said else text
     execute(
         ADD_MESSAGE,
-        (key, position, message_id, parent, role, form, form_version, digest, now, metadata, kept, payload),
+        (key, position, message_id, parent, status, role, form, form_version, digest, now, metadata, kept, payload),
     )
     return Written(version + 1, position, parent)
 
@@ -202,10 +202,11 @@ def time_text(moment: datetime) -> str:
 def _rows(key: bytes, position: int, parent: str | None, drafts: Sequence[Draft]) -> Iterator[tuple[Any, ...]]:
     """The parameters of `ADD_MESSAGE` for each."""
     time = at = None
-    for message_id, role, form, form_version, payload, text, digest, created_at, metadata, said in plain(drafts):
+    for draft in plain(drafts):
+        message_id, role, form, form_version, payload, text, digest, created_at, metadata, said, status = draft
         if created_at is not time:
             time, at = created_at, time_text(created_at)
         kept = None if said else text
-        yield key, position, message_id, parent, role, form, form_version, digest, at, metadata, kept, payload
+        yield key, position, message_id, parent, status, role, form, form_version, digest, at, metadata, kept, payload
         position += 1
         parent = message_id

@@ -51,6 +51,20 @@ class Primitives:
             assert outline is not None
             assert [(*row[:4], bytes(row[4])) for row in outline.rows] == [(0, "id", None, "active", b"d" * 16)]
 
+    def test_a_message_arrives_with_the_status_that_it_had(self, backend: Backend, reopen: Reopen) -> None:
+        for many, statuses in enumerate((["archived"], ["archived", "superseded", "active"], ["superseded"] * 300)):
+            key = chat_key(OWNER, str(many))
+            given = [draft(str(number))._replace(status=status) for number, status in enumerate(statuses)]
+            backend.write(key, Change(NOW, 0, given, active=statuses.count("active")))
+            for opened in (backend, reopen()._backend()):
+                assert [record.status for record in opened.read(key, status=None)] == statuses
+                outline, record = opened.outline(key), opened.get_chat(key)
+                assert outline is not None
+                assert record is not None
+                assert [row[3] for row in outline.rows] == statuses
+                assert (record.message_count, record.head) == (statuses.count("active"), given[-1].message_id)
+                assert len(opened.read(key)) == record.message_count
+
     def test_reads_are_a_range_of_positions(self, backend: Backend) -> None:
         backend.write(KEY, Change(NOW, drafts=[draft(str(number)) for number in range(6)], active=6))
         at = backend.outline(KEY)

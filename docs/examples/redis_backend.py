@@ -110,8 +110,8 @@ class RedisBackend(Backend):
             gone = self._messages(pipe, chat, change.deletions)
             head = parent
             for place, draft in enumerate(change.drafts, position):
-                rows[place] = {"message_id": draft.message_id, "parent": head, "status": "active", **_content(draft)}
-                rows[place]["created_at"] = _stamp(draft.created_at)
+                row = {"message_id": draft.message_id, "parent": head, "status": draft.status}
+                rows[place] = row | _content(draft) | {"created_at": _stamp(draft.created_at)}
                 head = draft.message_id
             given = {"title": change.title, "metadata": change.metadata, "shared": change.shared}
             given["head"] = head if change.drafts else change.head
