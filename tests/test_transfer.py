@@ -218,6 +218,21 @@ def test_an_interrupted_copy_is_gone_on_with(store: Store, target: Store) -> Non
             assert seen(other) == seen(one)
 
 
+@into
+@on("sqlite")
+def test_what_was_archived_before_a_copy_goes_on_arrives_so(store: Store, target: Store) -> None:
+    with store.open() as one, target.open() as other:
+        one.add_messages("c", [say("user", str(number)) for number in range(1000)])
+        one.archive_oldest_messages("c", 100)
+        steps = iter(range(2))
+        with pytest.raises(StopIteration):
+            transfer.copy(one, other, progress=lambda moved: next(steps))
+        assert other.get_message_count("c", status="archived") == 100
+        one.archive_oldest_messages("c", 50)
+        transfer.copy(one, other)
+        assert seen(other) == seen(one)
+
+
 def _copy(store: Store, target: Store) -> None:
     with store.open() as one, target.open() as other:
         transfer.copy(one, other)
