@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidArgumentError
 from .messages import MessageStatus
 
+if TYPE_CHECKING:
+    from .history import ChatHistory
+
 __all__ = [
     "checked_count",
+    "checked_history",
     "checked_id",
     "checked_message_id",
     "checked_metadata",
@@ -61,6 +65,17 @@ def checked_count(value: object, name: str, *, least: int = 1) -> int:
         raise InvalidArgumentError(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
         raise InvalidArgumentError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def checked_history(value: object) -> ChatHistory:
+    """The history that somebody's store is to keep its messages in."""
+    from .history import ChatHistory
+
+    if not isinstance(value, ChatHistory):
+        raise InvalidArgumentError(
+            f"history must be a ChatHistory, as open_history() gives it, not {type(value).__name__}"
+        )
     return value
 
 

@@ -693,3 +693,8 @@ def test_without_the_sdk_the_error_says_what_to_install(hidden: str) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "pip install 'agent-chat-history[openai-agents]'" in ran.stdout, ran.stderr
+
+
+def test_a_url_in_the_place_of_a_history_is_told_how_to_become_one() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"as open_history\(\) gives it, not str"):
+        OpenAIAgentsSession("sqlite:///chats.db", "a session")  # type: ignore[arg-type]

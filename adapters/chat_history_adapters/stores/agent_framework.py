@@ -15,7 +15,7 @@ from chat_history import (
     Page,
     reopen_history,
 )
-from chat_history.arguments import checked_count
+from chat_history.arguments import checked_count, checked_history
 from chat_history.settings import refuse_unknown
 
 try:
@@ -56,10 +56,7 @@ class AgentFrameworkHistory(HistoryProvider):
         store_context_from: set[str] | None = None,
         store_outputs: bool = True,
     ) -> None:
-        if not isinstance(history, ChatHistory):
-            raise InvalidArgumentError(
-                f"history must be a ChatHistory, as open_history() gives it, not {type(history).__name__}"
-            )
+        checked_history(history)
         super().__init__(
             source_id,
             load_messages=load_messages,

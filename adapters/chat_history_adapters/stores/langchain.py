@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chat_history import ChatHistory, InvalidArgumentError, MissingDependencyError
-from chat_history.arguments import checked_count, checked_id
+from chat_history import ChatHistory, MissingDependencyError
+from chat_history.arguments import checked_count, checked_history, checked_id
 
 try:
     from langchain_core.chat_history import BaseChatMessageHistory
@@ -35,14 +35,10 @@ class LangChainChatHistory(BaseChatMessageHistory):
     def __init__(
         self, history: ChatHistory, session_id: str, *, last: int | None = None, max_tokens: int | None = None
     ) -> None:
-        if not isinstance(history, ChatHistory):
-            raise InvalidArgumentError(
-                f"history must be a ChatHistory, as open_history() gives it, not {type(history).__name__}"
-            )
         self.session_id = checked_id(session_id, "session_id")
         self.last = None if last is None else checked_count(last, "last")
         self.max_tokens = None if max_tokens is None else checked_count(max_tokens, "max_tokens")
-        self._history = history
+        self._history = checked_history(history)
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override] # a plain attribute there, and a property in each

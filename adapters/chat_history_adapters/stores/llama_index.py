@@ -14,12 +14,11 @@ from chat_history import (
     AsyncChatHistory,
     ChatHistory,
     ConfigError,
-    InvalidArgumentError,
     MissingDependencyError,
     reopen_history,
 )
 from chat_history.aio import run
-from chat_history.arguments import checked_count
+from chat_history.arguments import checked_count, checked_history
 
 from . import llama_index_chats as chats
 
@@ -58,11 +57,7 @@ class _OverHistory(BaseModel):
         if isinstance(history, Mapping):
             history = reopen_history(history)
             finalize(self, history.shutdown)
-        elif not isinstance(history, ChatHistory):
-            raise InvalidArgumentError(
-                f"history must be a ChatHistory, as open_history() gives it, not {type(history).__name__}"
-            )
-        self._history = history
+        self._history = checked_history(history)
         self._async = history.to_async()
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from chat_history import ChatHistory
+from chat_history.arguments import checked_history
 from chat_history.errors import ChatNotFoundError, MissingDependencyError, VersionConflictError
 from chat_history.loading import naming_damage
 from chat_history.messages import StoredMessage
@@ -49,7 +50,7 @@ class OpenAIAgentsSession(SessionABC):
     ) -> None:
         self.session_id = session_id
         self.session_settings: SessionSettings | None = SessionSettings().resolve(session_settings)
-        self._history = history
+        self._history = checked_history(history)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The latest `limit` items, in chronological order; none for 0.

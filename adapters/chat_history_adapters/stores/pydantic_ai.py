@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chat_history import AsyncChatHistory, ChatHistory, InvalidArgumentError, MissingDependencyError
+from chat_history import AsyncChatHistory, ChatHistory, MissingDependencyError
 from chat_history.aio import run
+from chat_history.arguments import checked_history
 
 try:
     from pydantic_ai.conversation_store import ConversationEntry, ConversationRecord, ConversationStore
@@ -32,11 +33,7 @@ class PydanticAIConversationStore(ConversationStore):
     """
 
     def __init__(self, history: ChatHistory) -> None:
-        if not isinstance(history, ChatHistory):
-            raise InvalidArgumentError(
-                f"history must be a ChatHistory, as open_history() gives it, not {type(history).__name__}"
-            )
-        self._history: AsyncChatHistory = history.to_async()
+        self._history: AsyncChatHistory = checked_history(history).to_async()
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """The record for a conversation, None if there is no such chat. Branches that others left are listed too."""
