@@ -42,9 +42,10 @@ def align(given: Sequence[Hashable], stored: Sequence[Hashable], *, system: int 
     if not carried or whole.end == len(stored):
         return whole
     rest = _longest(given[carried:], stored[carried:])
-    if carried + rest.kept <= whole.kept or not rest.kept:
+    found = Alignment(carried + rest.start, rest.kept, carried)
+    if not rest.kept or found.known < whole.kept or (found.known == whole.kept and found.end < len(stored)):
         return whole
-    return Alignment(carried + rest.start, rest.kept, carried)
+    return found
 
 
 def common_prefix(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:

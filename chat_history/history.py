@@ -604,11 +604,13 @@ class ChatHistory:
         key = self._key(chat_id)
         target = self._key(new_id() if new_chat_id is None else new_chat_id)
         given = UNSET if isinstance(metadata, Unset) else checked_metadata(metadata)
+        writer = self._writer()
         try:
-            if not self._writer().fork(key, target, None if at is None else checked_message_id(at), given):
+            if not writer.fork(key, target, None if at is None else checked_message_id(at), given):
                 raise _no_chat(key)
         except VersionConflictError:
             raise _chat_exists(target) from None
+        writer.keep_within_limit(target)
         return self.get_chat(target.chat_id)
 
     def delete_branch(self, chat_id: str, message_id: str) -> int:

@@ -43,6 +43,6 @@ def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
         records = backend.find(key, [row[1]])
         with naming_damage(key.chat_id, ((record.position, record.payload) for record in records)):
             neutral = [get_format(each.format).to_neutral(each.payload) for each in records]
-        if not any(neutral) or neutral[0][0]["role"] != "system":
+        if not any(neutral) or neutral[0][0]["role"] not in ("system", "developer"):
             return count
     return len(rows)

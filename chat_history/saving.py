@@ -154,13 +154,14 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
     if known is not None:
         return Plan(size, give(known))
     given = give(0)
-    if whole:
-        return _Comparison(branch, given, read, first, first).plan(whole=True)
-    low = _likely_start(digests, branch.digests)
-    comparison = _Comparison(branch, given, read, 0, low)
-    if low and not comparison.continues:
+    low = first if whole else _likely_start(digests, branch.digests)
+    comparison = _Comparison(branch, given, read, first, low)
+    if not whole and low and not comparison.continues:
         comparison = _Comparison(branch, given, read, 0, 0)
-    return comparison.plan(whole=False)
+    if not comparison.continues and _form(given).version():
+        again = _Comparison(branch, given, read, first, first, as_loaded=True)
+        comparison = max(comparison, again, key=lambda each: each.found.known)
+    return comparison.plan(whole=whole)
 
 
 def _known_exactly(digests: Sequence[bytes], stored: Sequence[bytes], aliases: Aliases, *, whole: bool) -> int | None:
@@ -205,18 +206,29 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class _Comparison:
     """The given messages held against the stored ones, part by part.
 
-    Of a long branch only its head and all from index `low` on are looked at.
+    Of a long branch only its head and all from index `low` on are looked at. What comes before `first` stays.
+    as_loaded: what was stored is taken as it looks once it was loaded, which may be another way.
     """
 
-    def __init__(self, branch: Branch, given: Sequence[Given], read: ReadRows, first: int, low: int) -> None:
+    def __init__(
+        self,
+        branch: Branch,
+        given: Sequence[Given],
+        read: ReadRows,
+        first: int,
+        low: int,
+        *,
+        as_loaded: bool = False,
+    ) -> None:
         form = _form(given)
-        head = range(first, min(first + HEAD, low))
+        head = range(min(HEAD, low))
         tail = range(low, len(branch.digests))
         self.branch = branch
         self.given = given
         self.first = first
         self.indexes = [*head, *tail]
-        self.stored = _cut_stored(form, [*read(head.start, head.stop), *read(tail.start, tail.stop)])
+        records = [*read(head.start, head.stop), *read(tail.start, tail.stop)]
+        self.stored = _cut_stored(form, records, as_loaded=as_loaded)
         by_digest = {branch.digests[index]: cut for index, cut in zip(self.indexes, self.stored, strict=True)}
         self.ours = _cut_given(form, given, by_digest)
 
@@ -227,6 +239,7 @@ class _Comparison:
                 self.parts.append(object())  # nothing may match across what was left out
             self.parts += cut.parts
             self.ends.append(len(self.parts))
+        self.begun = len(self.parts) - sum(len(cut.parts) for cut in self.stored[len(head) :])
         self.our_parts = [part for cut in self.ours for part in cut.parts]
         self.our_ends = list(accumulate(len(cut.parts) for cut in self.ours))
         self.system = _leading_system(self.ours)
@@ -241,14 +254,23 @@ class _Comparison:
         """What to keep and what to write; the branch learns which given messages are stored in another shape."""
         found = self.found
         if whole:
-            found = self._agreeing(Alignment(0, common_prefix(self.our_parts, self.parts)))
+            found = self._agreeing(self._active())
         rows = bisect_right(self.ends, found.end)
         end = self.ends[rows - 1] if rows else 0
         known = found.carried + max(0, end - found.start)
         self._learn(found, known)
-        kept = self.indexes[rows - 1] + 1 if rows else self.first
+        kept = max(self.first, self.indexes[rows - 1] + 1) if rows else self.first
         strange = not whole and kept < len(self.branch.digests) and known <= self.system
         return Plan(kept, self._after(known), strange=strange)
+
+    def _active(self) -> Alignment:
+        """How far the given messages are the active ones, but for the system prompts that a window carried along."""
+        active = self.parts[self.begun :]
+        kept = common_prefix(self.our_parts, active)
+        carried = common_prefix(self.our_parts[: self.system], self.parts[: self.begun])
+        if kept or not 0 < carried < len(self.our_parts):
+            return Alignment(self.begun, kept)
+        return Alignment(self.begun, common_prefix(self.our_parts[carried:], active), carried)
 
     def _agreeing(self, found: Alignment) -> Alignment:
         """The alignment up to the first message whose boundaries agree with a stored one's, but not its envelope."""
@@ -310,18 +332,18 @@ def _payload(given: Given) -> str:
     return (given.dumped or given.format.dump(given.message)).payload
 
 
-def _cut_stored(form: MessageFormat, records: Sequence[Record]) -> list[_Cut]:
-    cuts = [_native(form, record) for record in records]
+def _cut_stored(form: MessageFormat, records: Sequence[Record], *, as_loaded: bool) -> list[_Cut]:
+    cuts = [_native(form, record, as_loaded=as_loaded) for record in records]
     if None in cuts:
         cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources(records)), strict=True)]
     return [cut for cut in cuts if cut is not None]
 
 
-def _native(form: MessageFormat, record: Record) -> _Cut | None:
+def _native(form: MessageFormat, record: Record, *, as_loaded: bool) -> _Cut | None:
     """The parts of a message of the same format, as the installed release would serialise it; None if it cannot."""
     if record.format != form.name:
         return None
-    if record.format_version == form.version():
+    if record.format_version == form.version() and not as_loaded:
         return _own(form, record.payload)
     try:
         return _own(form, form.dump(form.load([record.payload])[0]).payload)

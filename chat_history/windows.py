@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from .backends.base import Backend, ChatKey, PayloadRow
+from .backends.base import Backend, ChatKey, PayloadRow, Record
 from .formats import MessageFormat
 from .loading import load, naming_damage
 from .messages import MessageStatus
@@ -69,9 +69,9 @@ def _leading_system(backend: Backend, key: ChatKey, form: MessageFormat, rows: S
     """The system prompts that the branch begins with, where these messages of it lack them."""
     if not rows or rows[0][0] == 0:
         return []
-    head = backend.read(key, before=rows[0][0], limit=HEAD, status=None)
+    head = _head(backend, key, rows[0][0])
     with naming_damage(key.chat_id, ((record.position, record.payload) for record in head)):
-        messages, _ = load(form, [record for record in head if record.status != MessageStatus.SUPERSEDED])
+        messages, _ = load(form, head)
     lead = []
     for message in messages:
         system = form.system(message)
@@ -82,6 +82,23 @@ def _leading_system(backend: Backend, key: ChatKey, form: MessageFormat, rows: S
         if found.system < len(found.parts):
             break
     return lead
+
+
+def _head(backend: Backend, key: ChatKey, before: int) -> list[Record]:
+    """The first messages of the branch, before the one at that position."""
+    found: list[Record] = []
+    after, limit = -1, HEAD
+    while len(found) < HEAD:
+        records = backend.read(key, after=after, before=before, limit=limit, status=None)
+        found += [record for record in records if record.status != MessageStatus.SUPERSEDED]
+        if len(records) < limit or (not found and _is_root(backend, key, before)):
+            break
+        after, limit = records[-1].position, 2 * limit  # others begin with what was displaced
+    return found[:HEAD]
+
+
+def _is_root(backend: Backend, key: ChatKey, position: int) -> bool:
+    return any(record.parent is None for record in backend.read(key, after=position - 1, before=position + 1))
 
 
 def newest_turns(read: ReadNewest, weigh: Weigh, *, last: int | None, most: int | None) -> Sequence[PayloadRow]:
@@ -103,10 +120,14 @@ def _turns(read: ReadNewest, page: int) -> Iterator[list[PayloadRow]]:
     """The turns from the newest back, read in pages."""
     begun: list[PayloadRow] = []
     rows = read(None, page)
+    follows = ""
     while rows:
         end = len(rows)
         for place in reversed(range(len(rows))):
-            if rows[place][1] == "user":
+            role = rows[place][1]
+            if role in ("assistant", "tool"):
+                follows = role
+            elif role == "user" and follows != "tool":  # else it came between a call and its result
                 yield [*rows[place:end], *begun]
                 begun, end = [], place
         begun = [*rows[:end], *begun]

@@ -633,3 +633,66 @@ def test_a_dict_that_somebody_spoilt_is_named_and_can_be_replaced_or_deleted(
         history.replace_message("c", second.message_id, say("user", "x"))
         assert history.delete_message("c", third.message_id)
         assert [message["content"] for message in history.get_chat_history("c")] == ["a", "x"]
+
+
+def texts(history: ChatHistory, status: str | None = "active") -> list[str]:
+    return [message.text for message in history.iter_messages("c", status=status)]
+
+
+def test_a_window_that_begins_with_words_said_before_displaces_nothing(history: ChatHistory) -> None:
+    said = [("system", "Be terse."), ("user", "hi"), ("assistant", "hello"), ("user", "tea?"), ("assistant", "yes")]
+    history.add_messages("c", [{"role": role, "content": text} for role, text in [*said, ("user", "hi")]])
+    window = history.get_message_history("c", "openai", last=1)
+    assert [message["content"] for message in window] == ["Be terse.", "hi"]
+    new = history.save_messages("c", [*window, {"role": "assistant", "content": "hi again"}])
+    assert [message.text for message in new] == ["hi again"]
+    assert texts(history, None) == texts(history) == ["Be terse.", "hi", "hello", "tea?", "yes", "hi", "hi again"]
+
+
+@pytest.mark.parametrize("archived", [1, 3, 7])
+def test_what_was_loaded_may_be_set_also_where_the_prompt_that_leads_is_archived(
+    history: ChatHistory, archived: int
+) -> None:
+    said = [{"role": "system", "content": "SYS"}]
+    for number in range(4):
+        said += [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}]
+    history.add_messages("c", said)
+    history.archive_oldest_messages("c", archived)
+    loaded = history.get_message_history("c", "openai")
+    assert history.set_messages("c", loaded) == []
+    assert history.get_message_history("c", "openai") == loaded
+    changed = [*loaded[:-1], {"role": "assistant", "content": "another"}]
+    assert [message.text for message in history.set_messages("c", changed)] == ["another"]
+    assert history.get_message_history("c", "openai") == changed
+    assert len(texts(history, "archived")) == archived
+    assert texts(history, "superseded") == ["a3"]
+
+
+def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: ChatHistory) -> None:
+    retry = '{"parts": [{"content": "again", "timestamp": "2026-01-01T00:00:03Z", "part_kind": "retry-prompt"}]}'
+    request = retry[:-1] + ', "kind": "request"}'
+    messages = [
+        ModelRequest(parts=[UserPromptPart("hi")]),
+        ModelResponse(parts=[TextPart("x")]),
+        ModelMessagesTypeAdapter.validate_json(f"[{request}]")[0],
+        ModelResponse(parts=[TextPart("y")]),
+    ]
+    history.save_messages("c", messages)
+    record = list(history.iter_messages("c"))[2]
+    backend = history._backend()
+    key = chat_key(owner_key("", ""), "c")
+    draft = Draft(
+        record.message_id,
+        "tool",
+        "pydantic_ai",
+        record.format_version,
+        request,
+        "again",
+        digest(request),
+        record.created_at,
+    )
+    outline = backend.outline(key)
+    assert outline is not None
+    backend.write(key, Change(datetime.now(UTC), outline.version, replacements=[(2, draft)]))
+    assert history.save_messages("c", history.get_message_history("c")) == []
+    assert history.set_messages("c", history.get_message_history("c")) == []

@@ -11,6 +11,7 @@ from frameworks import FRAMEWORKS, PROMPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_api import check_chat, check_items
+from stores import ALL, Store, on
 from telling import stored, told
 
 from chat_history import ChatHistory, open_history
@@ -214,3 +215,52 @@ def test_the_lead_of_any_format_is_known_to_the_limit(name: str) -> None:
         if lead["role"] == "system":
             assert first.payload == stored(name, CONVERSATIONS[name]())[0].payload
         assert active(history)[-2:] == ["q2", "a2"]
+
+
+@on(*ALL)
+def test_the_prompt_of_a_branch_that_begins_after_others_leads_its_windows(store: Store) -> None:
+    with store.open() as history:
+        history.add_messages(
+            "c", [LEAD, *(say(role, str(each)) for each in range(6) for role in ("user", "assistant"))]
+        )
+        said = history.get_message_history("c", "openai")
+        for number in range(4):
+            said[0] = say("system", f"Be terser than {number}.")
+            history.set_messages("c", said)
+            for window in ({"last": 2}, {"max_tokens": 1}):
+                assert history.get_message_history("c", "openai", **window) == [said[0], *said[-2:]]
+            assert history.get_message_history("c", "openai") == said
+        history.archive_oldest_messages("c", 9)
+        assert history.get_message_history("c", "openai") == [said[0], *said[9:]]
+
+
+def test_what_a_user_said_between_a_call_and_its_result_parts_them_not() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    said = [
+        say("user", "weather?"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        say("user", "hurry up"),
+        say("user", "please"),
+        {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+        say("assistant", "Sunny."),
+    ]
+    with open_history("memory:", max_messages=2) as history:
+        history.add_messages("c", [say("user", "hi"), say("assistant", "hello"), *said])
+        for last in range(1, 7):
+            assert history.get_message_history("c", "openai", last=last) == said
+        assert active(history) == [message["content"] or "" for message in said]
+
+
+def test_a_developers_prompt_stays_when_the_oldest_turns_are_deleted() -> None:
+    with open_history("memory:", max_messages=2, overflow="delete") as history:
+        history.add_message("c", say("developer", "Be terse."))
+        fill(history, 3)
+        assert active(history) == ["Be terse.", "q2", "a2"]
+
+
+def test_a_fork_keeps_within_the_limit() -> None:
+    with open_history("memory:", max_messages=2) as history:
+        fill(history, 3)
+        head = history.get_messages("c")[-1].message_id
+        history.switch_branch("c", None, messages=[say("user", "anew")])
+        assert history.fork_chat("c", at=head).message_count == 2
