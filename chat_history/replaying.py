@@ -10,7 +10,7 @@ from typing import Any
 from .formats import Converted, Source, get_format
 from .messages import Message
 
-__all__ = ["convert", "neutral_messages", "replayable"]
+__all__ = ["INTERRUPTED", "convert", "neutral_messages", "replayable"]
 
 
 def neutral_messages(sources: Iterable[Source]) -> list[tuple[int, Message]]:

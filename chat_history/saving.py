@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
 from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
 from .loading import DICTS, sources
-from .replaying import replayable
+from .replaying import INTERRUPTED, replayable
 from .windows import HEAD
 
 if TYPE_CHECKING:
@@ -158,9 +159,10 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
     comparison = _Comparison(branch, given, read, first, low)
     if not whole and low and not comparison.continues:
         comparison = _Comparison(branch, given, read, 0, 0)
-    if not comparison.continues and _form(given).version():
-        again = _Comparison(branch, given, read, first, first, as_loaded=True)
-        comparison = max(comparison, again, key=lambda each: each.found.known)
+    for look in Look:
+        if not comparison.continues and comparison.may_differ(look):
+            again = _Comparison(branch, given, read, first, first, look)
+            comparison = max(comparison, again, key=lambda each: each.found.known)
     return comparison.plan(whole=whole)
 
 
@@ -190,6 +192,15 @@ def _likely_start(digests: Sequence[bytes], stored: Sequence[bytes]) -> int:
     return 0
 
 
+class Look(Enum):
+    """Other ways in which what is stored may come back than as it is stored, or converted as a model is given it."""
+
+    LOADED = auto()
+    """As it is after loading: the installed release makes something else of what it took the message itself."""
+    UNANSWERED = auto()
+    """Without the results that are put in for calls that got none: nothing followed these calls when it was loaded."""
+
+
 class _Cut(NamedTuple):
     """A message, given or stored, as the parts that the format of the given ones sees in it."""
 
@@ -207,7 +218,6 @@ class _Comparison:
     """The given messages held against the stored ones, part by part.
 
     Of a long branch only its head and all from index `low` on are looked at. What comes before `first` stays.
-    as_loaded: what was stored is taken as it looks once it was loaded, which may be another way.
     """
 
     def __init__(
@@ -217,10 +227,9 @@ class _Comparison:
         read: ReadRows,
         first: int,
         low: int,
-        *,
-        as_loaded: bool = False,
+        look: Look | None = None,
     ) -> None:
-        form = _form(given)
+        self.form = form = _form(given)
         head = range(min(HEAD, low))
         tail = range(low, len(branch.digests))
         self.branch = branch
@@ -228,7 +237,8 @@ class _Comparison:
         self.first = first
         self.indexes = [*head, *tail]
         records = [*read(head.start, head.stop), *read(tail.start, tail.stop)]
-        self.stored = _cut_stored(form, records, as_loaded=as_loaded)
+        self.formats = {record.format for record in records}
+        self.stored = _cut_stored(form, records, look)
         by_digest = {branch.digests[index]: cut for index, cut in zip(self.indexes, self.stored, strict=True)}
         self.ours = _cut_given(form, given, by_digest)
 
@@ -244,6 +254,12 @@ class _Comparison:
         self.our_ends = list(accumulate(len(cut.parts) for cut in self.ours))
         self.system = _leading_system(self.ours)
         self.found = self._agreeing(align(self.our_parts, self.parts, system=self.system))
+
+    def may_differ(self, look: Look) -> bool:
+        """Whether what is stored may come back in that way and be another."""
+        if look is Look.LOADED:
+            return self.form.name in self.formats and bool(self.form.version())
+        return self.formats != {self.form.name}
 
     @property
     def continues(self) -> bool:
@@ -332,18 +348,18 @@ def _payload(given: Given) -> str:
     return (given.dumped or given.format.dump(given.message)).payload
 
 
-def _cut_stored(form: MessageFormat, records: Sequence[Record], *, as_loaded: bool) -> list[_Cut]:
-    cuts = [_native(form, record, as_loaded=as_loaded) for record in records]
+def _cut_stored(form: MessageFormat, records: Sequence[Record], look: Look | None) -> list[_Cut]:
+    cuts = [_native(form, record, look) for record in records]
     if None in cuts:
-        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources(records)), strict=True)]
+        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources(records), look), strict=True)]
     return [cut for cut in cuts if cut is not None]
 
 
-def _native(form: MessageFormat, record: Record, *, as_loaded: bool) -> _Cut | None:
+def _native(form: MessageFormat, record: Record, look: Look | None) -> _Cut | None:
     """The parts of a message of the same format, as the installed release would serialise it; None if it cannot."""
     if record.format != form.name:
         return None
-    if record.format_version == form.version() and not as_loaded:
+    if record.format_version == form.version() and look is not Look.LOADED:
         return _own(form, record.payload)
     try:
         return _own(form, form.dump(form.load([record.payload])[0]).payload)
@@ -356,10 +372,12 @@ def _own(form: MessageFormat, payload: str) -> _Cut:
     return _Cut([(kind, part) for part in parts], envelope, system)
 
 
-def _converted(form: MessageFormat, given: Sequence[Source]) -> list[_Cut]:
+def _converted(form: MessageFormat, given: Sequence[Source], look: Look | None = None) -> list[_Cut]:
     """The parts that messages of other formats have once they were loaded in this one."""
     cuts: list[list[_Cut]] = [[] for _ in given]
     for index, neutral in replayable(given, form.name):
+        if look is Look.UNANSWERED and neutral["role"] == "tool" and neutral["content"] == INTERRUPTED:
+            continue
         for message in form.from_neutral([neutral]).messages:
             cuts[index].append(_own(form, form.dump(message).payload))
     return [_joined(cut) for cut in cuts]

@@ -696,3 +696,24 @@ def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: C
     backend.write(key, Change(datetime.now(UTC), outline.version, replacements=[(2, draft)]))
     assert history.save_messages("c", history.get_message_history("c")) == []
     assert history.set_messages("c", history.get_message_history("c")) == []
+
+
+@pytest.mark.filterwarnings("ignore::chat_history.ConversionWarning")  # that the result says it was interrupted
+@pytest.mark.parametrize(
+    "name", ["agent_framework", "langchain", "llama_index", "openai", "openai_responses", "pydantic_ai"]
+)
+def test_a_list_that_goes_on_after_a_call_without_a_result_is_stored_once(
+    reopen: Callable[[], ChatHistory], name: str
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    asked = [{"role": "user", "content": "weather?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    others = [{"role": "user", "content": "never mind"}, {"role": "assistant", "content": "ok"}]
+    first = reopen()
+    first.add_messages("c", asked)
+    first.add_messages("d", others)
+    messages = first.get_message_history("c", name) + first.get_message_history("d", name)
+    assert len(first.save_messages("c", messages)) == 2
+    for history in (first, reopen()):
+        assert history.save_messages("c", messages) == []
+        assert history.save_messages("c", history.get_message_history("c", name)) == []
+        assert texts(history, None) == ["weather?", "", "never mind", "ok"]
