@@ -669,8 +669,8 @@ def test_what_was_loaded_may_be_set_also_where_the_prompt_that_leads_is_archived
 
 
 def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: ChatHistory) -> None:
-    retry = '{"parts": [{"content": "again", "timestamp": "2026-01-01T00:00:03Z", "part_kind": "retry-prompt"}]}'
-    request = retry[:-1] + ', "kind": "request"}'
+    part = {"content": "again", "tool_call_id": "1", "timestamp": "2026-01-01T00:00:03Z", "part_kind": "retry-prompt"}
+    request = json.dumps({"parts": [part], "kind": "request"})
     messages = [
         ModelRequest(parts=[UserPromptPart("hi")]),
         ModelResponse(parts=[TextPart("x")]),
