@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from .backends.base import Backend, ChatKey, OutlineRow, PayloadRow
+from .backends.base import Backend, ChatKey, Draft, OutlineRow, PayloadRow
 from .formats import get_format
 from .loading import naming_damage
 from .messages import MessageStatus
+from .records import draft_of
+from .saving import digest
 from .windows import newest_turns
 
-__all__ = ["Limit"]
+__all__ = ["Limit", "prompt_alone"]
 
 
 class Limit(NamedTuple):
@@ -24,7 +26,7 @@ class Limit(NamedTuple):
         """Which of a chat's messages must go: whole turns, the oldest first, never the newest one.
 
         What leads the chat as its system prompt is archived with the rest, because a window carries it along from
-        there, but not deleted.
+        there, but not deleted: see `prompt_alone` for what is said beside it.
         """
 
         def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
@@ -46,3 +48,19 @@ def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
         if not any(neutral) or neutral[0][0]["role"] not in ("system", "developer"):
             return count
     return len(rows)
+
+
+def prompt_alone(backend: Backend, key: ChatKey, row: OutlineRow) -> Draft | None:
+    """A message without what it says beside the system prompt; None where it says nothing else, or has none."""
+    for record in backend.find(key, [row[1]]):
+        form = get_format(record.format)
+        try:
+            found = form.parts(record.payload)
+            system = form.system(form.load([record.payload])[0]) if 0 < found.system < len(found.parts) else None
+        except ValueError:
+            return None  # the installed release cannot load it
+        if system is not None:
+            dumped = form.dump(system)
+            mark = digest(dumped.payload)
+            return draft_of(form, dumped, mark, record.message_id, record.created_at, record.metadata)
+    return None

@@ -37,7 +37,7 @@ from .errors import (
     VersionConflictError,
 )
 from .formats import Dumped, MessageFormat, dump_as, recognise
-from .limits import Limit
+from .limits import Limit, prompt_alone
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_again, draft_of
@@ -268,7 +268,7 @@ class Writer:
             if limit.overflow == "archive":
                 self.archive(key, beyond)
             else:
-                self.delete(key, beyond)
+                self._rearrange(key, beyond, self._without_turns(key), self.backend)
         except StoreBusyError:
             pass
         except StorageError as error:
@@ -279,6 +279,19 @@ class Writer:
                 ChatHistoryWarning,
                 stacklevel=4,
             )
+
+    def _without_turns(self, key: ChatKey) -> Callable[[Outline, Sequence[OutlineRow]], Change]:
+        """The removal of the oldest turns, of which nothing stays but the prompt that leads the chat."""
+
+        def change(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
+            change = _deletion(outline, rows)
+            before = [row for row in outline.rows if row[3] == MessageStatus.ACTIVE and row[0] < rows[0][0]]
+            for row in before[-1:]:
+                if draft := prompt_alone(self.backend, key, row):
+                    change.replacements = [(row[0], draft)]
+            return change
+
+        return change
 
     # ---- changing what is there
 

@@ -15,7 +15,8 @@ from stores import ALL, Store, on
 from telling import stored, told
 
 from chat_history import ChatHistory, open_history
-from chat_history.replaying import neutral_messages
+from chat_history.formats import get_format
+from chat_history.testing import check_chat as check_tree
 from chat_history.testing import say
 
 CHECKS = {"openai": check_chat, "openai_responses": check_items}
@@ -210,10 +211,12 @@ def test_the_lead_of_any_format_is_known_to_the_limit(name: str) -> None:
         history.add_messages("c", CONVERSATIONS[name](), format=name)
         fill(history, 3)
         first = next(history.iter_messages("c"))
-        (index, lead), *_ = neutral_messages(stored(name, CONVERSATIONS[name]()))
-        assert index == 0
+        before = stored(name, CONVERSATIONS[name]())[0].payload
+        lead, *beside = get_format(name).to_neutral(before)
         if lead["role"] == "system":
-            assert first.payload == stored(name, CONVERSATIONS[name]())[0].payload
+            assert [message["role"] for message in get_format(name).to_neutral(first.payload)] == ["system"]
+            assert first.text == lead["content"]
+            assert beside or first.payload == before
         assert active(history)[-2:] == ["q2", "a2"]
 
 
@@ -264,3 +267,22 @@ def test_a_fork_keeps_within_the_limit() -> None:
         head = history.get_messages("c")[-1].message_id
         history.switch_branch("c", None, messages=[say("user", "anew")])
         assert history.fork_chat("c", at=head).message_count == 2
+
+
+@on(*ALL)
+def test_nothing_of_the_oldest_turns_stays_beside_the_prompt(store: Store) -> None:
+    parts = [
+        {"content": "Be terse.", "part_kind": "system-prompt"},
+        {"content": "secret", "part_kind": "user-prompt"},
+    ]
+    request = {"parts": parts, "kind": "request"}
+    with ChatHistory(store.backend(), max_messages=2, overflow="delete") as history:
+        history.save_messages("c", get_format("pydantic_ai").load([json.dumps(request)]))
+        lead = history.get_messages("c")[0]
+        for _ in range(2):
+            fill(history, 2)
+            assert active(history) == ["Be terse.", "q1", "a1"]
+            assert history.get_messages("c")[0].message_id == lead.message_id
+            assert "secret" not in str(list(history.iter_messages("c", status=None)))
+            assert not history.search("secret")
+            check_tree(history, "c")
