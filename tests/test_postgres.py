@@ -291,6 +291,47 @@ def test_after_a_server_restarts_the_next_call_works_and_nothing_acknowledged_is
         remove_postgres(server)
 
 
+@pytest.fixture
+def flushed(
+    opened: Opener, other: psycopg.Connection[Any], schema: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], ChatHistory]:
+    """A history that frees the chat's row before the disk is waited for; the wait is cancelled so many times."""
+
+    def flushed(cancelled: int) -> ChatHistory:
+        histories = opened(), opened()
+        for number in range(6):
+            histories[number % 2].add_message("c", say(number))
+        body = f"BEGIN IF nextval('flushes') <= {cancelled} THEN RAISE SQLSTATE '57014'; END IF; END"
+        other.execute("CREATE SEQUENCE flushes")
+        other.execute(
+            f"CREATE FUNCTION flush() RETURNS void SET search_path TO {schema} AS $${body}$$ LANGUAGE plpgsql"
+        )
+        monkeypatch.setattr(postgres, "FLUSH", f"SELECT {schema}.flush()")
+        return histories[0]
+
+    return flushed
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_wait_for_the_disk_that_is_cancelled_is_begun_again(
+    flushed: Callable[[int], ChatHistory], count: int
+) -> None:
+    history = flushed(2)
+    history.add_messages("c", [say("once")] * count)
+    assert contents(history)[6:] == ["once"] * count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_stored_is_not_said_to_be_unwritten_where_the_disk_cannot_be_waited_for(
+    flushed: Callable[[int], ChatHistory], count: int
+) -> None:
+    history = flushed(100)
+    with pytest.raises(StorageError, match=r"is stored.* do not write it again") as caught:
+        history.add_messages("c", [say("once")] * count)
+    assert not isinstance(caught.value, StoreBusyError)
+    assert contents(history)[6:] == ["once"] * count
+
+
 # ---- servers that cannot be reached, and what may be said about them
 
 

@@ -25,7 +25,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool
 
-from chat_history.errors import ConfigError, StoreUnavailableError, VersionConflictError
+from chat_history.errors import ConfigError, StorageError, StoreUnavailableError, VersionConflictError
 from chat_history.migrations.runner import migrate
 
 from .base import (
@@ -61,7 +61,7 @@ from .postgres_changes import (
     what_was_written,
     written_at,
 )
-from .postgres_connections import Connections
+from .postgres_connections import ATTEMPTS, Connections
 from .postgres_contents import GET_CONTENTS, HAS_CONTENTS, change_contents, forget_chats
 from .postgres_reading import (
     CHAT_IDS,
@@ -240,7 +240,7 @@ class PostgresBackend(Backend):
             def work(connection: Connection) -> Written:
                 written = place_in(ask(connection, statement, parameters))
                 if frees_row:
-                    ask(connection, FLUSH)
+                    self._flush(connection)
                 return written
 
             def settle(connection: Connection) -> Written | None:
@@ -283,7 +283,7 @@ class PostgresBackend(Backend):
             if not written:
                 raise VersionConflictError(change.expected_version or 0, self._version(connection, chat)[0])
             if frees_row:
-                ask(connection, FLUSH)
+                self._flush(connection)
             return written
 
         def settle(connection: Connection) -> list[Written] | None:
@@ -308,7 +308,7 @@ class PostgresBackend(Backend):
         """As `_settle`, and what was done is on the disk."""
         written = self._settle(connection, chat, changes)
         if written and self._can_flush():
-            ask(connection, FLUSH)
+            self._flush(connection)
         return written
 
     def _settle(self, connection: Connection, chat: ChatKey, changes: Sequence[Change]) -> list[Written] | None:
@@ -345,6 +345,21 @@ class PostgresBackend(Backend):
         """The chat's version and when it became that; 0 if there is no such chat."""
         rows = self._fetch(connection, GET_VERSION, [chat.key])
         return rows[0] if rows else (0, None)
+
+    def _flush(self, connection: Connection) -> None:
+        """Bring to the disk what was committed, which stays where this fails, so that it must not be written again."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                ask(connection, FLUSH)
+                return
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise
+                if not left:
+                    raise StorageError(
+                        f"{self.location}: what was written is stored, but it is not known whether it is on the disk "
+                        f"already; do not write it again ({str(error).strip()})"
+                    ) from error
 
     def _can_flush(self) -> bool:
         if self._may_flush is None:

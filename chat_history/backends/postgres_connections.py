@@ -25,7 +25,7 @@ from chat_history.errors import (
 from .postgres_opening import PLACE, REFUSED_OPTION, connect, location_of, place_of, query_of, settings_of
 from .postgres_wire import Connection, OurConnection
 
-__all__ = ["Connections"]
+__all__ = ["ATTEMPTS", "Connections"]
 
 T = TypeVar("T")
 
