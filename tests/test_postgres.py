@@ -332,6 +332,20 @@ def test_what_is_stored_is_not_said_to_be_unwritten_where_the_disk_cannot_be_wai
     assert contents(history)[6:] == ["once"] * count
 
 
+def test_a_table_that_is_altered_meanwhile_does_not_disturb_a_running_history(
+    opened: Opener, other: psycopg.Connection[Any]
+) -> None:
+    history = opened()
+    for number in range(5):
+        history.add_message("c", say(number))
+        assert len(contents(history)) == number + 1
+    other.execute("ALTER TABLE messages ALTER role TYPE varchar(200), ALTER message_id TYPE varchar(200)")
+    other.execute("ALTER TABLE chats ALTER head TYPE varchar(200)")
+    assert contents(history) == ["0", "1", "2", "3", "4"]
+    history.add_message("c", say(5))
+    assert contents(history) == ["0", "1", "2", "3", "4", "5"]
+
+
 # ---- servers that cannot be reached, and what may be said about them
 
 

@@ -38,6 +38,9 @@ _BUSY = _AGAIN | {"53300", "55P03", "57014"}
 _DAMAGED = {"XX001", "XX002"}
 _DUPLICATE = "23505"
 _READ_ONLY = "25006"
+_OUTDATED = "RevalidateCachedQuery"
+"""Where Postgres finds that a table is not as it was when a statement was prepared, and so has not begun it. The
+SQLSTATE is that of much else."""
 
 
 class Connections:
@@ -157,9 +160,12 @@ class Connections:
             except psycopg.Error as error:
                 is_lost = connection.closed
                 was_lost = was_lost or is_lost
+                is_outdated = error.diag.source_function == _OUTDATED
+                if is_outdated:
+                    connection.close()  # and with it all that it has prepared
                 # A duplicate after a loss: the statement that was thought lost has got through after all.
-                again = is_lost or error.sqlstate in _AGAIN or (was_lost and error.sqlstate == _DUPLICATE)
-                if not (left and again):
+                got_through = was_lost and error.sqlstate == _DUPLICATE
+                if not (left and (is_lost or is_outdated or got_through or error.sqlstate in _AGAIN)):
                     raise self._explained(error, is_lost=is_lost) from error
             finally:
                 self._give_back(connection)
