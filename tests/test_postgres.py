@@ -497,6 +497,24 @@ def test_a_pool_of_another_kind_is_refused() -> None:
         PostgresBackend(pool="postgresql://")  # type: ignore[arg-type]
 
 
+def test_a_pool_with_another_encoding_is_refused(
+    opened: Opener, postgres_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    opened().add_message("c", HELLO)
+    with ConnectionPool(postgres_url, min_size=1, open=True) as pool:
+        for _ in range(5):
+            with pytest.raises(ConfigError, match="client_encoding LATIN1"):
+                PostgresBackend(pool=pool, schema=schema)
+    kwargs = {"client_encoding": "utf8"}
+    with (
+        ConnectionPool(postgres_url, kwargs=kwargs, min_size=1, open=True) as pool,
+        ChatHistory(PostgresBackend(pool=pool, schema=schema)) as history,
+    ):
+        history.add_message("c", say("日本"), message_id="é")
+        assert contents(history) == ["Hello!", "日本"]
+
+
 def test_a_long_import_is_made_ready_while_the_server_takes_it_in(
     opened: Opener, other: psycopg.Connection[Any]
 ) -> None:

@@ -189,6 +189,14 @@ class Connections:
             raise self._none_came() from error
         except PoolClosed as error:
             raise HistoryClosedError(f"{self.location}: the pool of connections was closed") from error
+        # A text would be stored, and not be readable here when it comes back.
+        encoding = connection.info.parameter_status("client_encoding")
+        if encoding not in (None, "UTF8"):
+            pool.putconn(connection)
+            raise ConfigError(
+                f"a connection of the pool has the client_encoding {encoding}, which cannot hold every text; make the "
+                "pool with kwargs={'client_encoding': 'utf8'}"
+            )
         if not connection.autocommit:
             connection.autocommit = True
             self._borrowed.add(connection)
