@@ -430,6 +430,13 @@ def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(
     assert contents(history) == ["Hello!"]
 
 
+@pytest.mark.parametrize("timeout", [2_147_484, 1e9])
+def test_a_timeout_may_be_as_long_as_one_likes(opened: Opener, timeout: float) -> None:
+    history = opened(timeout=timeout)
+    history.add_message("c", HELLO)
+    assert contents(history) == ["Hello!"]
+
+
 # ---- pools and poolers
 
 

@@ -17,6 +17,8 @@ from .postgres_wire import OurConnection
 __all__ = ["PLACE", "REFUSED_OPTION", "connect", "location_of", "place_of", "query_of", "settings_of"]
 
 PLACE = ("user", "host", "port", "dbname")
+LONGEST = 2**31 - 1
+"""Milliseconds, of a timeout that Postgres or libpq takes."""
 REFUSED_OPTION = "startup parameter"
 """What poolers say of options, which would be those of a session that serves many."""
 
@@ -64,7 +66,7 @@ def _options(settings: Mapping[str, Any], timeout: float) -> str:
 
 
 def _milliseconds(timeout: float) -> int:
-    return max(1, int(timeout * 1000))
+    return int(min(max(1, timeout * 1000), LONGEST))
 
 
 def _is_pooled(connection: OurConnection) -> bool:
