@@ -77,6 +77,20 @@ def test_settings_hold_no_password_and_all_else(postgres_url: str) -> None:
         assert again.get_chat_history("c") == [HELLO]
 
 
+def test_settings_name_every_host_that_was_given(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = urlsplit(postgres_url)
+    user, host = (url.username or "", url.query.partition("host=")[2])
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{user}:{QUOTED}@{url.path}?host=/nowhere,{host}")
+    with open_history({"backend": "postgres"}) as history:
+        history.add_message("c", HELLO)
+        settings = said(history)
+    assert f"host=/nowhere,{host}" in settings["url"]
+    assert _with_password(settings)["password"] == SECRET
+    with reopen_history(settings) as again:
+        assert again.get_chat_history("c") == [HELLO]
+        assert said(again) == settings
+
+
 @pytest.mark.parametrize(
     ("environment", "is_found"),
     [

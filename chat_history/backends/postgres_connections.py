@@ -74,6 +74,7 @@ class Connections:
         self._abandoned: list[object] = []
         """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
+        self._place: dict[str, str] = {}
         self.location = location_of(self._settings)
 
     @property
@@ -84,7 +85,9 @@ class Connections:
         secret = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar}
         given = conninfo_to_dict(self._conninfo)
         options = {name: value for name, value in given.items() if name not in secret.union(PLACE)}
-        return self.location + ("&" if "?" in self.location else "?") * bool(options) + query_of(options)
+        # All the hosts that were given, of which a connection leads to one.
+        place = location_of(self._place | {name: given[name] for name in PLACE if given.get(name)})
+        return place + ("&" if "?" in place else "?") * bool(options) + query_of(options)
 
     def open(self, prepare: Callable[[Connection], object]) -> None:
         """Connect, once, and prepare the database."""
@@ -109,7 +112,8 @@ class Connections:
             self._keep(connection)
 
     def _prepare(self, connection: Connection, prepare: Callable[[Connection], object]) -> None:
-        self.location = location_of(place_of(connection))
+        self._place = place_of(connection)
+        self.location = location_of(self._place)
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in (None, "UTF8"):
             raise StorageError(
