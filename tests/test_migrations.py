@@ -121,6 +121,43 @@ def test_what_was_made_can_be_taken_back(database: Database) -> None:
     assert database.tables() == made
 
 
+@pytest.fixture
+def shadowed(postgres_url: str) -> Iterator[tuple[Database, str]]:
+    """A database, and the schema that its search path begins with, which is not there yet."""
+    import psycopg
+
+    first, second = f"s{uuid4().hex}", f"s{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={first},{second}") as connection:
+        connection.execute(f"CREATE SCHEMA {second}")
+        yield Database("postgres", connection), first
+
+
+def test_tables_stay_where_they_are_when_the_search_path_gets_another_first(
+    shadowed: tuple[Database, str], package: Callable[..., str]
+) -> None:
+    database, first = shadowed
+    where: dict[str, Any] = {"dialect": "postgres", "place": "here"}
+    migrate(database.connection, **where, to="002")
+    database.connection.execute(f"CREATE SCHEMA {first}")
+    assert plan(database.connection, **where).up == steps()[2:]
+    name = package(v001_orders=STEP.format(version=1, table="orders"))
+    database.migrate(name)
+    assert database.versions() == [*OURS, "ext:001"]
+    assert database.undo(name) == "ext:001"
+    assert migrate(database.connection, **where, to="0") == list(reversed(steps()))
+    assert database.tables() == set()
+
+
+def test_records_of_another_program_further_back_are_left_alone(shadowed: tuple[Database, str]) -> None:
+    database, first = shadowed
+    database.connection.execute("CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean)")
+    database.connection.execute(f"CREATE SCHEMA {first}")
+    assert plan(database.connection, dialect="postgres", place="here").up == steps()
+    database.migrate()
+    assert database.tables() >= {"chats", "messages", "schema_migrations"}
+    assert database.versions() == OURS
+
+
 def test_a_plan_tells_what_would_run_and_changes_nothing(database: Database, package: Callable[..., str]) -> None:
     where: dict[str, Any] = {"dialect": database.dialect, "place": "here", "schema": database.schema}
     found = plan(database.connection, **where)

@@ -148,9 +148,9 @@ class PostgresBackend(Backend):
 
     conninfo: a URL or a libpq string; what it leaves out is libpq's to find (PGHOST, PGPASSFILE, a service file).
     pool: a `psycopg_pool.ConnectionPool` to use instead, which stays open when this is closed. schema: created if it is
-    missing; the first of the search path otherwise. timeout: seconds to wait for a connection or a lock. durability
-    "relaxed": a crash of the server may take the last moments. prepare: whether statements are prepared; None: unless a
-    pooler is seen to stand between. migrations: a package of the integrator's own steps (see
+    missing; where the search path has our tables otherwise, or its first. timeout: seconds to wait for a connection or
+    a lock. durability "relaxed": a crash of the server may take the last moments. prepare: whether statements are
+    prepared; None: unless a pooler is seen to stand between. migrations: a package of the integrator's own steps (see
     `chat_history.migrations.runner`).
     """
 

@@ -40,6 +40,14 @@ BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgres": "BEGIN"}
 LOCK = "LOCK TABLE schema_migrations IN SHARE ROW EXCLUSIVE MODE"
 CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
 USE_SCHEMA = "SET LOCAL search_path TO {schema}"
+# Where statements that name no schema find our tables, or else would make them.
+HOME = """
+SELECT quote_ident(COALESCE((
+    SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass('chats') AND to_regclass(format('%I.schema_migrations', n.nspname)) IS NOT NULL
+), current_schema()))
+"""
+USE_HOME = f"SELECT set_config('search_path', concat_ws(', ', ({HOME}), current_setting('search_path')), true)"
 
 # Whose tables are these? A file is one application's; in a shared database only our own names matter.
 FOREIGN = {
@@ -89,17 +97,18 @@ def migrate(
     schema: str | None = None,
     to: str | None = None,
 ) -> list[Step]:
-    """Run the steps that this database still needs, and return them; one quick query if there are none.
+    """Run the steps that this database still needs, and return them; quick if there are none.
 
-    conn must be in autocommit mode. place says where this is, for errors. schema: a quoted Postgres schema, created
-    if it is missing. to: the last step that there shall be, "0" for none; later ones are taken back, the newest first.
-    `NewerStoreError` if a newer release was here before, `StorageError` if another application was, `ConfigError` for
-    an unknown step.
+    conn must be in autocommit mode. place says where this is, for errors. schema: a quoted Postgres schema, created if
+    it is missing; where the search path has our tables otherwise, or its first. to: the last step that there shall be,
+    "0" for none; later ones are taken back, the newest first. `NewerStoreError` if a newer release was here before,
+    `StorageError` if another application was, `ConfigError` for an unknown step.
     """
     done: list[Step] = []
     wanted = _up_to(to, package)
+    home = _home(conn, dialect, schema)
     for _ in range(len(steps(package)) + ATTEMPTS):
-        recorded = _recorded(conn, schema, place, package)
+        recorded = _recorded(conn, home, place, package)
         if _extra(recorded, wanted, package, place):
             version = undo(conn, dialect=dialect, place=place, package=package, schema=schema)
             done += [step for step in steps(package) if step.version == version]
@@ -120,10 +129,11 @@ def plan(
     to: str | None = None,
 ) -> Plan:
     """What `migrate` would do, found out without changing anything; the same errors."""
-    recorded = _recorded(conn, schema, place, package)
+    home = _home(conn, dialect, schema)
+    recorded = _recorded(conn, home, place, package)
     wanted = _up_to(to, package)
     if not recorded:
-        _refuse_others(conn, dialect, place, schema)
+        _refuse_others(conn, dialect, place, home)
     known = {step.version: step for step in steps(package)}
     applied = tuple(known.get(version) or Step(version, recorded[version], "") for version in sorted(recorded))
     return Plan(applied, tuple(_missing(recorded, wanted)), tuple(_extra(recorded, wanted, package, place)))
@@ -175,6 +185,8 @@ def _transaction(conn: Any, dialect: str, schema: str | None) -> Iterator[None]:
     try:
         if schema is not None:
             conn.execute(USE_SCHEMA.format(schema=schema))
+        elif dialect == "postgres":
+            conn.execute(USE_HOME)
         conn.execute(CREATE.format(time=TIME[dialect]))
         if dialect == "postgres":
             conn.execute(LOCK)
@@ -190,6 +202,14 @@ def _in_transaction(conn: Any) -> bool:
     if hasattr(conn, "in_transaction"):
         return bool(conn.in_transaction)
     return conn.info.transaction_status.name in ("INTRANS", "INERROR")
+
+
+def _home(conn: Any, dialect: str, schema: str | None) -> str | None:
+    """The schema that our tables are in, or will be."""
+    if schema is not None or dialect != "postgres":
+        return schema
+    home: str | None = conn.execute(HOME).fetchone()[0]
+    return home
 
 
 def _recorded(conn: Any, schema: str | None, place: str, package: str | None) -> dict[str, str]:
