@@ -73,6 +73,36 @@ def test_the_file_stays_where_it_is_when_the_working_directory_changes(
         assert history.get_chat_history("c") == [HELLO]
 
 
+def test_a_store_behind_a_link_keeps_what_is_written_where_the_link_leads(path: Path, tmp_path: Path) -> None:
+    with opened(path) as history:
+        history.add_message("c", HELLO)
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with opened(link) as history:
+        history.add_message("c", HELLO)
+        assert history.get_chat_history("c") == [HELLO, HELLO]
+        assert history.location == str(path)
+        assert history.settings["db_path"] == str(path)
+    assert [part.name for part in link.parent.iterdir()] == ["link.db"]
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_makes_it_where_the_link_leads(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    with opened(link) as history:
+        history.add_message("c", HELLO)
+    with opened(path) as history:
+        assert history.get_chat_history("c") == [HELLO]
+
+
+@pytest.mark.parametrize("name", ["a\0b.db", "half \ud83d.db"])
+def test_a_path_that_no_file_can_have_is_an_error_in_plain_words(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StorageError, match="use another path"):
+        SQLiteBackend(tmp_path / name)
+
+
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a folder"):
         SQLiteBackend(tmp_path)

@@ -26,7 +26,7 @@ from chat_history.errors import (
 from .disk import Descriptor, sync
 from .turns import Places
 
-__all__ = ["SHARED_FILE_SYSTEMS", "SQLiteFile", "file_system"]
+__all__ = ["SHARED_FILE_SYSTEMS", "SQLiteFile", "file_system", "real_path"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class SQLiteFile:
     def __init__(self, path: str | os.PathLike[str], *, is_full: bool, timeout: float, read_only: bool = False) -> None:
         self._in_memory = os.fspath(path) == ":memory:"
         # Absolute, because the working directory may change, and because SQLite reads a leading "file:" as a URI.
-        self.path = ":memory:" if self._in_memory else os.path.abspath(path)
+        self.path = ":memory:" if self._in_memory else real_path(path)
         self._is_full = is_full
         self._timeout = timeout
         self._has_log = False
@@ -314,6 +314,14 @@ class SQLiteFile:
 # ---- where the file is
 
 
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Where the file itself is: SQLite keeps the log beside it, and a link may lead elsewhere tomorrow."""
+    try:
+        return os.path.realpath(path)
+    except ValueError as error:
+        raise StorageError(f"{os.fspath(path)!r} cannot be the path of a file: {error}; use another path") from error
+
+
 def _is_writable(path: str) -> bool:
     """Make the file if there is none, readable by its owner only; whether it can be written.
 
@@ -323,17 +331,15 @@ def _is_writable(path: str) -> bool:
         if os.path.isdir(path):
             raise StorageError(f"{path} is a folder; name a file in it")
         if not os.path.exists(path):
-            real = os.path.realpath(path)
-            os.makedirs(os.path.dirname(real), exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             with suppress(FileExistsError):
-                os.close(os.open(real, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         if not os.access(path, os.R_OK):
             raise StorageError(f"{path} may not be read by this user; change its permissions")
-    except (OSError, ValueError) as error:
-        if isinstance(error, StorageError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{path} cannot be created: {reason}; use another path") from error
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be created: {error.strerror}; use another path") from error
     return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
 
 
