@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from .backends.postgres import PostgresBackend, quoted
 from .backends.postgres_connections import Connections
 from .backends.sqlite import SQLiteBackend
-from .backends.sqlite_file import SQLiteFile
+from .backends.sqlite_file import SQLiteFile, real_path
 from .config import Choice
 from .migrations.runner import Plan, Step, migrate, plan
 
@@ -28,7 +28,7 @@ class Tables:
     def __init__(self, choice: Choice) -> None:
         self._options = choice.options
         self.dialect = "sqlite" if issubclass(choice.backend, SQLiteBackend) else "postgres"
-        self.location = os.path.abspath(self._options["path"]) if self.dialect == "sqlite" else ""
+        self.location = real_path(self._options["path"]) if self.dialect == "sqlite" else ""
 
     @staticmethod
     def of(choice: Choice) -> Tables | None:

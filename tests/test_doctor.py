@@ -113,6 +113,16 @@ def test_a_store_that_is_not_there_yet_is_fine_and_is_not_made(url: str) -> None
     assert list(Path().iterdir()) == []
 
 
+def test_a_file_behind_a_link_is_looked_at_with_what_is_still_in_its_log() -> None:
+    Path("links").mkdir()
+    Path("links/chats.db").symlink_to("../chats.db")
+    with open_history("chats.db") as history:
+        history.add_message("c", user("one"))
+        assert "1 messages of 1 chats" in found("links/chats.db", Level.OK)[-1].what
+        location = str(Path("chats.db").resolve())
+        assert printed("migrate", "--url", "links/chats.db")[0]["location"] == location == history.location
+
+
 def test_a_backend_of_somebody_else_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("chat_history.toml").write_text('class = "theirs.Theirs"\npath = "theirs.json"\n')
     Path("theirs.py").write_text(

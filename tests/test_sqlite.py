@@ -97,6 +97,21 @@ def test_a_link_to_a_file_that_is_not_there_yet_makes_it_where_the_link_leads(pa
         assert history.get_chat_history("c") == [HELLO]
 
 
+def test_a_link_that_is_turned_elsewhere_parts_no_reader_from_its_writer(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        with opened(tmp_path / folder / "chats.db") as history:
+            history.add_message(folder, HELLO)
+    link = tmp_path / "current"
+    link.symlink_to("old")
+    with opened(link / "chats.db") as history:
+        history.add_message("old", HELLO)
+        link.unlink()
+        link.symlink_to("new")
+        history.add_message("old", HELLO)
+        assert history.get_all_chat_ids() == ["old"]
+        assert history.get_chat_history("old") == [HELLO] * 3
+
+
 @pytest.mark.parametrize("name", ["a\0b.db", "half \ud83d.db"])
 def test_a_path_that_no_file_can_have_is_an_error_in_plain_words(tmp_path: Path, name: str) -> None:
     with pytest.raises(StorageError, match="use another path"):
@@ -263,6 +278,18 @@ def test_a_file_that_may_only_be_read_can_be_read(
     result = subprocess.run([sys.executable, "-c", READ_ONLY, str(path)], capture_output=True, text=True)
     assert result.stdout.split() == ["Hello!", "True"], result.stderr
     history.shutdown()
+
+
+def test_a_store_behind_a_link_that_may_only_be_read_is_read_with_its_log(open_folder: Path) -> None:
+    (open_folder / "links").mkdir(mode=0o755)
+    link = open_folder / "links" / "chats.db"
+    link.symlink_to(open_folder / "chats.db")
+    with opened(open_folder / "chats.db") as history:
+        history.add_message("c", HELLO)
+        for part in open_folder.glob("chats.db*"):
+            part.chmod(0o644)
+        result = subprocess.run([sys.executable, "-c", READ_ONLY, str(link)], capture_output=True, text=True)
+        assert result.stdout.split() == ["Hello!", "True"], result.stderr
 
 
 def test_a_full_disk_is_said_plainly_and_loses_nothing(path: Path) -> None:

@@ -24,7 +24,7 @@ CHECK = "PRAGMA quick_check(5)"
 
 def examine_sqlite(choice: Choice, tables: Tables) -> Iterator[Finding]:
     """Every check of a SQLite file."""
-    path = os.path.realpath(tables.location)
+    path = tables.location
     if not os.path.exists(path):
         yield fine("file", f"there is no {path} yet; the first opening makes it")
         return
