@@ -63,10 +63,10 @@ def export(source: ChatHistory, file: TextIO, *, progress: Progress | None = Non
     chats = messages = 0
     for key, record, stored in _chats(source._backend()):
         line = {"tenant": key.tenant_id, "user": key.user_id, "chat": key.chat_id}
-        file.write(json.dumps(line | _chat_fields(record), ensure_ascii=False) + "\n")
+        file.write(_written(line | _chat_fields(record)))
         chats += 1
         for each in stored:
-            file.write(json.dumps(line | _message_fields(each), ensure_ascii=False) + "\n")
+            file.write(_written(line | _message_fields(each)))
             messages += 1
             if progress and messages % PAGE == 0:
                 progress(Moved(chats, messages))
@@ -243,6 +243,12 @@ def _message_fields(record: Record) -> dict[str, Any]:
         "metadata": None if record.metadata is None else json.loads(record.metadata),
         "payload": record.payload,
     }
+
+
+def _written(fields: dict[str, Any]) -> str:
+    line = json.dumps(fields, ensure_ascii=False) + "\n"
+    # Half of a surrogate pair, which UTF-8 cannot hold, is written as JSON escapes it: \ud83d.
+    return line.encode(errors="backslashreplace").decode()
 
 
 def _read(file: TextIO) -> Iterator[_Chat]:

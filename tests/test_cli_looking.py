@@ -130,6 +130,28 @@ class Hit(NamedTuple):
     created_at: datetime
 
 
+def test_what_utf8_cannot_hold_is_escaped_as_json_does(url: str) -> None:
+    half = {"preview": "nice \ud83d"}
+    with open_history(url) as history:
+        history.add_message("c", user("a"), metadata=half)
+        history.update_chat("c", metadata=half)
+    for command in ("list", "show c"):
+        (found,) = printed(*command.split(), "--url", url)
+        assert found["metadata"] == half
+    assert invoke("export", "all.jsonl", "--url", url).exit_code == 0
+    assert invoke("import", "all.jsonl", "--url", "again.db").exit_code == 0
+    with open_history("again.db") as again:
+        assert again.get_chat("c").metadata == again.get_messages("c")[0].metadata == half
+
+
+def test_a_path_that_is_not_utf8_is_told_to_scripts() -> None:
+    with open_history("sqlite:///%ff.db") as history:
+        history.add_message("c", user("a"))
+        assert printed("path", "--url", "sqlite:///%ff.db") == [{"location": history.location}]
+    (moved,) = printed("copy", "sqlite:///%ff.db", "json:///%fe.json")
+    assert moved["location"].endswith("\udcfe.json")
+
+
 def test_search_shows_what_the_history_finds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

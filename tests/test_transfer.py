@@ -99,6 +99,18 @@ def test_an_export_comes_back_equal(store: Store) -> None:
         assert again.getvalue() == file.getvalue()
 
 
+@on(*DURABLE)
+def test_half_of_a_surrogate_pair_comes_back_from_a_file_in_utf8(store: Store, tmp_path: Path) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        history.add_message("c", say("user", "a"), metadata={"\udfff": ["\\\ud83d"]})
+        history.update_chat("c", metadata={"preview": "nice \ud83d"})
+        with (tmp_path / "all.jsonl").open("w+", encoding="utf-8") as file:
+            transfer.export(history, file)
+            file.seek(0)
+            transfer.import_from(file, other)
+        assert seen(other) == seen(history)
+
+
 @on("sqlite")
 def test_an_export_says_all_of_a_message_on_its_line(store: Store) -> None:
     with store.open() as history:

@@ -68,7 +68,7 @@ def plain(text: str) -> str:
 
 def print_json(fields: dict[str, Any]) -> None:
     """One JSON object in one line, in UTF-8."""
-    typer.echo(json.dumps(fields, ensure_ascii=False).encode())
+    _print_line(json.dumps(fields, ensure_ascii=False))
 
 
 def chat_fields(chat: Chat) -> dict[str, Any]:
@@ -82,7 +82,12 @@ def print_stored(message: StoredMessage) -> None:
     fields = {name: getattr(message, name) for name in StoredMessage._fields if name != "payload"}
     fields["created_at"] = message.created_at.isoformat()
     # The payload as it was stored: parsed and written again it could be another one (1e2, 100).
-    typer.echo(f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "payload": {message.payload}}}'.encode())
+    _print_line(f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "payload": {message.payload}}}')
+
+
+def _print_line(line: str) -> None:
+    # Half of a surrogate pair, which UTF-8 cannot hold, is written as JSON escapes it: \ud83d.
+    typer.echo(line.encode(errors="backslashreplace"))
 
 
 def with_progress(messages: Iterable[StoredMessage], total: int | None = None) -> Iterable[StoredMessage]:
