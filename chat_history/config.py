@@ -21,6 +21,7 @@ from .settings import (
     CONNECTION,
     KEYS,
     LIMITS,
+    OWNER,
     Settings,
     checked,
     expanded,
@@ -52,8 +53,6 @@ Durability: TypeAlias = Literal["full", "relaxed"]
 Overflow: TypeAlias = Literal["archive", "delete"]
 Path: TypeAlias = str | os.PathLike[str]
 
-OWNER = ("user_id", "tenant_id")
-
 
 def open_history(
     config: Path | Mapping[str, Any] | Backend | None = None,
@@ -82,7 +81,7 @@ def open_history(
         return ChatHistory(config, **_of_history(arguments))
     source, settings, directory = find(config)
     with named(source):
-        backend, options = _open(expanded(settings) | arguments, directory=directory)
+        backend, options = _open(_of_source(settings, arguments), directory=directory)
         return ChatHistory(backend, **options)
 
 
@@ -112,7 +111,7 @@ def choose(config: Path | Mapping[str, Any] | None = None) -> Choice:
     """What `open_history` would open. `ConfigError` as there; nothing is opened or created."""
     source, settings, directory = find(config)
     with named(source):
-        return _chosen(expanded(settings), directory)
+        return _chosen(_of_source(settings, {}), directory)
 
 
 class JSONChatHistory(ChatHistory):
@@ -230,6 +229,13 @@ def _place(settings: Settings) -> dict[str, str]:
     return {key: str(parts[key]) for key in ("host", "port", "user", "dbname", "password") if parts.get(key)}
 
 
+def _of_source(settings: Settings, arguments: Settings) -> Settings:
+    """What a source says, under the arguments. An owner that cannot be used is refused as the source's."""
+    settings = expanded(settings)
+    checked({key: settings[key] for key in settings.keys() & OWNER.keys() - arguments.keys()}, OWNER)
+    return settings | arguments
+
+
 def _open(settings: Settings, *, directory: str = "") -> tuple[Backend, Settings]:
     """The backend that these settings choose, open, and what they say of the history.
 
@@ -253,6 +259,10 @@ def _chosen(settings: Settings, directory: str) -> Choice:
         settings = with_environment(settings)
     refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *LIMITS, *KEYS[name]})
     options = checked(settings, KEYS[name])
+    if "migrations" in options:
+        from .migrations.runner import steps
+
+        steps(options["migrations"])
     if name == "json":
         if os.name != "posix":
             raise ConfigError("the JSON file needs the file locks of Linux, macOS or BSD; use sqlite on this system")
@@ -328,7 +338,7 @@ def _imported(path: object) -> object:
         raise ConfigError('class is the dotted path of a Backend, such as "my.module.MyBackend"')
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot import the class {path!r}: {error}") from error
 
 

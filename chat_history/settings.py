@@ -22,6 +22,7 @@ __all__ = [
     "CONNECTION",
     "KEYS",
     "LIMITS",
+    "OWNER",
     "Settings",
     "checked",
     "expanded",
@@ -103,6 +104,8 @@ LIMITS: dict[str, _Kind] = {
     "overflow": _choice('"archive" or "delete"', {"archive": "archive", "delete": "delete"}),
 }
 """What is said of the chats, whatever the backend."""
+OWNER: dict[str, _Kind] = {"user_id": _TEXT, "tenant_id": _TEXT}
+"""Whose chats they are."""
 CONNECTION: dict[str, _Kind] = {
     "url": _TEXT,
     "host": _TEXT,

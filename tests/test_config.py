@@ -422,6 +422,13 @@ def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
         ({"backend": "sqlite", "timeout": float("nan")}, ["timeout", "nan", "seconds"]),
         ({"backend": "sqlite", "timeout": [1]}, ["timeout", "list", "seconds"]),
         ({"backend": "sqlite", "migrations": 3}, ["migrations", "3", "text"]),
+        ({"backend": "sqlite", "migrations": ""}, ["migrations: '' is not a package"]),
+        ({"backend": "sqlite", "migrations": "."}, ["migrations: '.' is not a package"]),
+        ({"backend": "sqlite", "migrations": "..x"}, ["migrations: '..x' is not a package"]),
+        ({"backend": "sqlite", "migrations": "no_such_package"}, ["migrations: 'no_such_package' is not a package"]),
+        ({"url": "postgresql://h/d?migrations=no_such_package"}, ["migrations: 'no_such_package' is not a package"]),
+        ({"backend": "sqlite", "user_id": 5}, ["user_id", "5", "text"]),
+        ({"class": f"{__name__}.Notebook", "pages": 3, "tenant_id": "a\0b"}, ["tenant_id", "NUL"]),
         ({"backend": "json", "url": "sqlite:///chats.db"}, ["another backend"]),
         ({"url": 3}, ["url", "int"]),
         ({"backend": "postgres", "port": "54b2"}, ["port", "str", "1 to 65535"]),
@@ -433,6 +440,7 @@ def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
         ({"backend": "postgres", "pool": object(), "host": "h"}, ["host", "pool"]),
         ({"class": "Notebook"}, ["dotted path"]),
         ({"class": 3}, ["dotted path"]),
+        ({"class": "..x.Notebook"}, ["cannot import"]),
         ({"class": "no_such_module.Notebook"}, ["cannot import", "no_such_module"]),
         ({"class": f"{__name__}.Nobody"}, ["cannot import", "Nobody"]),
         ({"class": "pathlib.Path"}, ["not a subclass"]),
@@ -456,6 +464,8 @@ def test_what_cannot_be_used_is_refused_in_words_that_help(config: Any, words: l
         ("chat_history = 3", ["[chat_history]"]),
         ('backend = "sqlite"\ndb_pth = "x.db"', ["chat_history.toml: ", '"db_pth"']),
         ("[chat_history]\n", ["backend, url or class"]),
+        ('backend = "sqlite"\nuser_id = 5', ["chat_history.toml: ", "user_id", "5"]),
+        ('backend = "sqlite"\nmigrations = "no_such_package"', ["chat_history.toml: ", "'no_such_package'"]),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(text: str | bytes, words: list[str]) -> None:
@@ -508,12 +518,18 @@ def test_an_owner_that_cannot_be_used_is_refused_before_the_store_is_opened() ->
     assert files() == []
 
 
+def test_an_argument_wins_over_an_owner_of_the_configuration_that_cannot_be_used() -> None:
+    with open_history({"url": "memory:", "user_id": 5}, user_id="ann") as history:
+        assert history.user_id == "ann"
+
+
 def test_migrations_are_named_beside_any_place_with_tables() -> None:
     for place in ("chats.db", "sqlite:///chats.db", {"db_path": "chats.db", "backend": "sqlite"}):
         with pytest.raises(ConfigError, match="'no_such_package' is not a package"):
             open_history(place, migrations="no_such_package")
     with pytest.raises(ConfigError, match='unknown key for json "migrations"'):
         open_history("chats.json", migrations="no_such_package")
+    assert files() == []
 
 
 def test_a_backend_that_is_open_takes_no_more_options() -> None:

@@ -281,7 +281,7 @@ def _not_ours(place: str, names: list[str]) -> str:
 def _steps_in(package: str, prefix: str) -> tuple[Step, ...]:
     try:
         folders = import_module(package).__path__
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: what is no absolute name
         raise ConfigError(
             f"migrations: {package!r} is not a package that can be imported ({error}); "
             "name one with modules like v001_tables.py"
