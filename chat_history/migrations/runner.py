@@ -97,7 +97,7 @@ def migrate(
     schema: str | None = None,
     to: str | None = None,
 ) -> list[Step]:
-    """Run the steps that this database still needs, and return them; quick if there are none.
+    """Run the steps that this database still needs, and return them; one quick query if there are none.
 
     conn must be in autocommit mode. place says where this is, for errors. schema: a quoted Postgres schema, created if
     it is missing; where the search path has our tables otherwise, or its first. to: the last step that there shall be,
@@ -106,6 +106,8 @@ def migrate(
     """
     done: list[Step] = []
     wanted = _up_to(to, package)
+    if _is_current(conn, schema, place, package, wanted):
+        return done
     home = _home(conn, dialect, schema)
     for _ in range(len(steps(package)) + ATTEMPTS):
         recorded = _recorded(conn, home, place, package)
@@ -202,6 +204,14 @@ def _in_transaction(conn: Any) -> bool:
     if hasattr(conn, "in_transaction"):
         return bool(conn.in_transaction)
     return conn.info.transaction_status.name in ("INTRANS", "INERROR")
+
+
+def _is_current(conn: Any, schema: str | None, place: str, package: str | None, wanted: tuple[Step, ...]) -> bool:
+    try:
+        recorded = _recorded(conn, schema, place, package)
+    except StorageError:
+        return False  # it may be another program's table, before which ours have their place in the search path
+    return bool(recorded) and not _missing(recorded, wanted) and not _extra(recorded, wanted, package, place)
 
 
 def _home(conn: Any, dialect: str, schema: str | None) -> str | None:
