@@ -93,7 +93,10 @@ def checked_moment(value: object, name: str) -> datetime:
         raise InvalidArgumentError(f"{name} has no time zone; say which: {value.isoformat()} may be many moments")
     if value > datetime.now(UTC):
         raise InvalidArgumentError(f"{name} lies in the future ({value.isoformat()}); clear_all removes everything")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # the first hours of the calendar, east of UTC
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def checked_version(value: object) -> None:

@@ -97,6 +97,16 @@ def test_a_dry_run_counts_what_then_goes_and_removes_nothing(store: str, extra: 
     assert told(*arguments, "--yes") == said.replace("would be", "were")
 
 
+@pytest.mark.parametrize("extra", [[], ["--all-users"], ["--status", "archived"]])
+def test_a_dry_run_refuses_what_is_refused_without_it(store: str, extra: list[str]) -> None:
+    arguments = ["purge", "--older-than", "2999-01-01", *extra, "--url", store]
+    dry, wet = invoke(*arguments, "--dry-run"), invoke(*arguments, "--yes")
+    assert (dry.exit_code, dry.stdout, dry.stderr) == (wet.exit_code, wet.stdout, wet.stderr)
+    assert (dry.exit_code, dry.stdout) == (1, "")
+    assert "future" in dry.stderr
+    assert left(store)[""] == ALL
+
+
 def test_without_a_yes_nothing_goes(store: str) -> None:
     done = run("purge", "--older-than", "90d", "--url", store)
     assert (done.returncode, done.stdout) == (1, "")

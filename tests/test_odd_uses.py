@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from typing import Any
 
@@ -71,6 +71,13 @@ def test_an_age_that_lies_in_the_future_purges_nothing() -> None:
                 history.purge(age)
         assert history.get_message_count("c") == 1
         assert history.purge(timedelta.max).chats == 0
+
+
+def test_a_moment_before_the_calendar_begins_in_utc_purges_nothing() -> None:
+    with open_history("memory:") as history:
+        history.add_message("c", say("user", "a"))
+        assert history.purge(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))).chats == 0
+        assert history.get_message_count("c") == 1
 
 
 def test_a_format_or_role_that_is_no_name_is_refused() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from chat_history.arguments import checked_moment
 from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
 from chat_history.messages import Deleted
@@ -78,6 +79,7 @@ def purge(
 
 def _counted(owner: ChatHistory, before: datetime, status: Status | None) -> Deleted:
     """What `ChatHistory.purge` would remove now."""
+    before = checked_moment(before, "older_than")
     chats = messages = 0
     for chat in all_chats(owner):
         if status is not None:
