@@ -188,6 +188,9 @@ def find(config: object) -> tuple[str, Settings, str]:
         raise ConfigError(f"a history cannot be opened from a {type(config).__name__}; {ACCEPTED}")
     if url := os.environ.get("CHAT_HISTORY_URL"):
         with named("CHAT_HISTORY_URL"):
+            if url != url.strip():
+                # " sqlite:///chats.db" would be a path, and its first folder " sqlite:".
+                raise ConfigError("there is white space before or after the URL or path; leave it out")
             return "CHAT_HISTORY_URL", *_said(url)
     if path := os.environ.get("CHAT_HISTORY_CONFIG"):
         with named("CHAT_HISTORY_CONFIG"):

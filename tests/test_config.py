@@ -481,6 +481,8 @@ def test_a_file_that_cannot_be_used_is_named(text: str | bytes, words: list[str]
     ("name", "value", "words"),
     [
         ("CHAT_HISTORY_URL", "sqlite:/chats.db", ["three slashes"]),
+        ("CHAT_HISTORY_URL", " sqlite:///chats.db", ["white space"]),
+        ("CHAT_HISTORY_URL", "sqlite:///chats.db\n", ["white space"]),
         ("CHAT_HISTORY_CONFIG", "missing.toml", ["missing.toml", "No such file"]),
         ("DATABASE_URL", "mysql://h/d", ["no backend"]),
         ("DATABASE_URL", "sqlite:///d.db", ["postgresql://"]),
