@@ -85,10 +85,10 @@ def _leading_system(backend: Backend, key: ChatKey, form: MessageFormat, rows: S
 
 
 def _head(backend: Backend, key: ChatKey, before: int) -> list[Record]:
-    """The first messages of the branch, before the one at that position."""
+    """The first messages of the branch before the one at that position, at least to where its prompts end."""
     found: list[Record] = []
     after, limit = -1, HEAD
-    while len(found) < HEAD:
+    while len(found) < HEAD and all(record.role in ("system", "developer") for record in found):
         records = backend.read(key, after=after, before=before, limit=limit, status=None)
         found += [record for record in records if record.status != MessageStatus.SUPERSEDED]
         if len(records) < limit or (not found and _is_root(backend, key, before)):

@@ -340,17 +340,16 @@ class Writer:
             way = path(outline.rows, message_id or outline.head)
         except KeyError:
             raise no_message(key, message_id) from None
-        positions = {row[0] for row in way}
-        records = [each for each in self.backend.read(key, status=None) if each.position in positions] if way else []
+        active, archived = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
+        statuses = {row[0]: archived if row[3] == archived else active for row in way}
+        records = [each for each in self.backend.read(key, status=None) if each.position in statuses] if way else []
         if len(records) < len(way):
             raise no_message(key, message_id or outline.head)  # somebody deleted it just now
-        archived = MessageStatus.ARCHIVED
-        statuses = [archived if row[3] == archived else MessageStatus.ACTIVE for row in way]
         drafts = Drafts(
-            (draft_again(record)._replace(status=status) for record, status in zip(records, statuses, strict=True)),
+            (draft_again(record)._replace(status=statuses[record.position]) for record in records),
             [record.message_id for record in records],
         )
-        change = Change(datetime.now(UTC), 0, drafts, title=chat.title, active=statuses.count(MessageStatus.ACTIVE))
+        change = Change(datetime.now(UTC), 0, drafts, title=chat.title, active=list(statuses.values()).count(active))
         change.metadata = chat.metadata if metadata is UNSET else metadata
         self.backend.write(target, change)
         return True

@@ -99,8 +99,9 @@ class Joining(Generic[T, R]):
                     self._pass_on(key, queue)
 
     def _pass_on(self, key: Hashable, queue: _Queue[T, R]) -> None:
-        queue.worker = None
+        # In this order: who is interrupted between the steps finds that nobody works, or that it is he himself.
         queue.is_busy = bool(queue.waiting)
+        queue.worker = None
         if queue.is_busy:
             queue.waiting[0].leads = True
             queue.waiting[0].wake()
