@@ -42,7 +42,7 @@ class _Snapshot(NamedTuple):
 
 
 class _Run:
-    """Messages that follow one another in the lists of a conversation: looked at together, at half the cost of each."""
+    """Messages that follow one another in the lists of a conversation: looked at together they cost a quarter less."""
 
     def __init__(self) -> None:
         self.keys: list[int] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chat_history.backends.joining import Joining
+from chat_history.backends.joining import Joining, _Queue
 
 
 class Work:
@@ -150,6 +150,31 @@ def test_one_who_was_interrupted_right_after_he_began_begins_again(work: Work) -
         assert other.result(60) == 4, "who waited behind him is next"
     assert joining.begin("key")
     joining.end("key")
+
+
+def test_nobody_waits_for_one_who_was_interrupted_as_he_left(work: Work) -> None:
+    class Interrupting(_Queue[int, int]):
+        @property
+        def worker(self) -> int | None:
+            return self.__dict__["worker"]
+
+        @worker.setter
+        def worker(self, worker: int | None) -> None:
+            self.__dict__["worker"] = worker
+            if worker is None:
+                self.__class__ = _Queue
+                raise KeyboardInterrupt
+
+    joining = work.joining
+    assert joining.begin("key")
+    joining._queues["key"].__class__ = Interrupting
+    with pytest.raises(KeyboardInterrupt):
+        joining.end("key")
+    work.may_go.release(1)
+    other = threading.Thread(target=work, args=(1,), daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
 
 
 def test_a_key_that_nobody_works_on_is_forgotten(work: Work) -> None:

@@ -397,6 +397,27 @@ def test_a_message_changed_in_place_is_noticed(history: ChatHistory, agent: Agen
     assert same(history.get_message_history("c"), messages)
 
 
+@pytest.mark.parametrize("place", [1, -1])
+def test_a_message_changed_in_place_is_noticed_in_a_list_saved_often(
+    history: ChatHistory, agent: Agent[None, str], place: int
+) -> None:
+    messages = agent.run_sync("weather?").all_messages()
+
+    def save_often() -> None:
+        history.save_messages("c", messages)
+        for _ in range(3):
+            assert history.save_messages("c", messages) == []
+
+    for metadata in ({"rating": 5}, {"rating": 1}, {"rating": True}, {"rating": 1.0}, {"rates": 1.0}):
+        save_often()
+        if messages[place].metadata is None:
+            messages[place].metadata = {}
+        messages[place].metadata.clear()
+        messages[place].metadata.update(metadata)
+        assert history.save_messages("c", messages) != []
+        assert same(history.get_message_history("c"), messages)
+
+
 def test_equal_messages_repeated_on_purpose_survive(reopen: Callable[[], ChatHistory]) -> None:
     chat: list[dict[str, str]] = []
     for _ in range(5):
