@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dis import opname
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from chat_history.backends.joining import Joining, _Queue
+from chat_history.backends import joining as joining_module
+from chat_history.backends.joining import KEYS, Joining, _Queue, _Turn
 
 
 class Work:
@@ -120,65 +125,70 @@ def test_one_who_is_interrupted_while_waiting_keeps_nobody(work: Work, interrupt
     assert work.together == [[0], [2]]
 
 
-def test_one_who_is_interrupted_as_he_begins_to_wait_keeps_nobody(work: Work) -> None:
-    class Interrupting(list[Any]):
-        def append(self, turn: Any) -> None:
-            super().append(turn)
+def test_one_who_is_interrupted_at_any_moment_keeps_nobody() -> None:
+    moments = next(moment for moment in count(1) if not keeps_nobody_interrupted_at(moment))
+    assert moments > 20
+
+
+def keeps_nobody_interrupted_at(moment: int) -> bool:
+    """Check it for one who leads another while a third comes; whether he was at work for so long."""
+    joining: Joining[int, int] = Joining()
+    queue = joining._queues["key"] = _Queue()
+    came, comes = _Turn[int, int](1), _Turn[int, int](2)
+    queue.waiting.append(came)
+
+    def double(numbers: Sequence[int]) -> list[int]:
+        queue.waiting.append(comes)
+        return [2 * number for number in numbers]
+
+    was_interrupted = raised_at(moment, lambda: joining.do("key", 3, double, int))
+    left = list(queue.waiting)
+    assert left in ([came], [], [comes]), f"{moment}: only those wait who still want something"
+    assert came in left or came.wake.qsize(), f"{moment}: whom he led goes on"
+    assert comes not in left or comes.wake.qsize(), f"{moment}: the next one looks whether somebody works"
+    with queue._work_now:
+        pass
+    assert was_interrupted or came.results == [2]
+    return was_interrupted
+
+
+def raised_at(moment: int, work: Callable[[], object]) -> bool:
+    """Do the work, and raise at this one of the moments within `joining` at which Python runs handlers of signals.
+
+    These are the beginning of a function, the end of a call into C, a jump back in a loop. Whether there was such one.
+    """
+    moments = count(1)
+
+    def look(frame: FrameType) -> None:
+        if frame.f_code.co_filename == joining_module.__file__ and next(moments) == moment:
+            sys.setprofile(None)
+            sys.settrace(None)
             raise KeyboardInterrupt
 
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(work, 0)
-        work.begun.acquire()
-        queue = work.joining._queues["key"]
-        queue.waiting = Interrupting()
-        with pytest.raises(KeyboardInterrupt):
-            work(1)
-        assert not queue.waiting
-        work.may_go.release()
-        assert first.result(60) == 0
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "c_return"):
+            look(frame)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event == "opcode" and opname[frame.f_code.co_code[frame.f_lasti]] == "JUMP_BACKWARD":
+            look(frame)
+        return trace
+
+    before = sys.getprofile(), sys.gettrace()
+    try:
+        sys.settrace(trace)
+        sys.setprofile(profile)
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(before[0])
+        sys.settrace(before[1])
+    return False
 
 
-def test_one_who_was_interrupted_right_after_he_began_begins_again(work: Work) -> None:
-    joining = work.joining
-    assert joining.begin("key")  # and here an interrupt comes, so that it is never ended
-    with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(joining.begin, "key").result(60), "it is another's"
-        other = pool.submit(work, 2)
-        work.wait_for(1)
-        work.may_go.release(2)
-        assert work(1) == 2
-        assert other.result(60) == 4, "who waited behind him is next"
-    assert joining.begin("key")
-    joining.end("key")
-
-
-def test_nobody_waits_for_one_who_was_interrupted_as_he_left(work: Work) -> None:
-    class Interrupting(_Queue[int, int]):
-        @property
-        def worker(self) -> int | None:
-            return self.__dict__["worker"]
-
-        @worker.setter
-        def worker(self, worker: int | None) -> None:
-            self.__dict__["worker"] = worker
-            if worker is None:
-                self.__class__ = _Queue
-                raise KeyboardInterrupt
-
-    joining = work.joining
-    assert joining.begin("key")
-    joining._queues["key"].__class__ = Interrupting
-    with pytest.raises(KeyboardInterrupt):
-        joining.end("key")
-    work.may_go.release(1)
-    other = threading.Thread(target=work, args=(1,), daemon=True)
-    other.start()
-    other.join(10)
-    assert not other.is_alive()
-
-
-def test_a_key_that_nobody_works_on_is_forgotten(work: Work) -> None:
-    work.may_go.release(3)
-    for number in range(3):
-        work(number)
-    assert work.joining._queues == {}
+def test_keys_are_forgotten_when_there_are_many(work: Work) -> None:
+    for number in range(3 * KEYS):
+        work.joining.do(number, number, lambda numbers: numbers, lambda number: number)
+    assert len(work.joining._queues) <= KEYS

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
+
+from .turns import Places
 
 __all__ = ["Joining"]
 
@@ -14,34 +18,15 @@ R = TypeVar("R")
 
 PAUSE = 0.0002
 """Seconds that a crowd waits before it goes, because those who just came back are about to come again."""
-CROWDS = 1000
-"""Keys that are remembered as crowded while nobody works on them."""
+KEYS = 1000
+"""Keys that are remembered."""
 
 
 class Joining(Generic[T, R]):
     """While one thread works on a key, those that come meanwhile wait, and then go together as the next."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._queues: dict[Hashable, _Queue[T, R]] = {}
-
-    def begin(self, key: Hashable) -> bool:
-        """Whether a key is yours alone until you `end` it: not where others work on it, or came in a crowd just now."""
-        me = threading.get_ident()
-        with self._lock:
-            queue = self._queues.get(key)
-            if queue is not None:
-                # Nobody begins twice, unless an interrupt came before what it began could note that it did.
-                return queue.is_busy and queue.worker == me
-            queue = self._queues[key] = _Queue()
-            queue.worker = me
-            queue.is_busy = True
-        return True
-
-    def end(self, key: Hashable) -> None:
-        """Let the next work on the key."""
-        with self._lock:
-            self._pass_on(key, self._queues[key])
 
     def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T], R]) -> R:
         """The item's own part of what `work(items)` returns, a result for each item.
@@ -49,86 +34,86 @@ class Joining(Generic[T, R]):
         Where the work of several fails, each does its own by `alone`, as it may be the fault of one. It may have been
         done already, where the thread that led them was interrupted.
         """
-        if self.begin(key):
-            try:
-                return work([item])[0]
-            finally:
-                self.end(key)
+        queue = self._queues.get(key)
+        if queue is None:
+            if len(self._queues) >= KEYS:
+                self._queues.clear()  # who is in one of them goes on there, and only misses those who come now
+            queue = self._queues.setdefault(key, _Queue())
         turn = _Turn[T, R](item)
+        led: list[_Turn[T, R]] = []
         try:
-            with self._lock:
-                queue = self._queues.setdefault(key, _Queue())
-                turn.leads = not queue.is_busy
-                queue.waiting.append(turn)
-                queue.is_busy = True
-            if not turn.leads:
-                turn.wait()
-            if turn.leads:
-                self._lead(key, queue, work)
+            queue.wait_for(turn, led, work)
         except BaseException:
-            self._leave(key, turn)
+            # Interrupted, at any step: nobody waits for this one any more.
+            with suppress(ValueError):
+                queue.waiting.remove(turn)
+            _end(led)
+            queue.wake_next()
             raise
         if turn.error is not None:
             raise turn.error
         return turn.results[0] if turn.results else alone(item)
 
-    def _lead(self, key: Hashable, queue: _Queue[T, R], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
-        queue.worker = threading.get_ident()
-        time.sleep(PAUSE)
-        with self._lock:
-            turns, queue.waiting = queue.waiting, []
-        queue.is_crowded = len(turns) > 1
-        try:
-            for turn, result in zip(turns, work([turn.item for turn in turns]), strict=True):
-                turn.results.append(result)
-        except Exception as error:
-            if len(turns) == 1:
-                turns[0].error = error
-        finally:
-            with self._lock:
-                self._pass_on(key, queue)
-            for turn in turns:
-                turn.wake()
-
-    def _leave(self, key: Hashable, turn: _Turn[T, R]) -> None:
-        with self._lock:
-            queue = self._queues.get(key)
-            if queue is not None and turn in queue.waiting:  # interrupted before it began
-                queue.waiting.remove(turn)
-                if turn.leads:
-                    self._pass_on(key, queue)
-
-    def _pass_on(self, key: Hashable, queue: _Queue[T, R]) -> None:
-        # In this order: who is interrupted between the steps finds that nobody works, or that it is he himself.
-        queue.is_busy = bool(queue.waiting)
-        queue.worker = None
-        if queue.is_busy:
-            queue.waiting[0].leads = True
-            queue.waiting[0].wake()
-        elif not queue.is_crowded or len(self._queues) > CROWDS:
-            del self._queues[key]
-
 
 class _Queue(Generic[T, R]):
-    """Those who want something of one key. The first of them leads when nobody else works on it."""
+    """Those who want something of one key. Whoever finds that nobody works on it leads all who wait."""
 
     def __init__(self) -> None:
-        self.waiting: list[_Turn[T, R]] = []
-        self.is_busy = False
-        self.worker: int | None = None
-        """The thread that works, None between two."""
+        self.waiting: deque[_Turn[T, R]] = deque()
         self.is_crowded = False
+        self._work_now = Places().turn(0)
+
+    def wait_for(self, turn: _Turn[T, R], led: list[_Turn[T, R]], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        """Until the turn is over, led by another or by itself. led: those whom it leads, from when it does so."""
+        self.waiting.append(turn)
+        pauses = self.is_crowded
+        while not turn.is_over:
+            try:
+                with self._work_now:
+                    if not turn.is_over:
+                        if pauses:
+                            time.sleep(PAUSE)
+                        self._lead(led, work)
+            except Empty:
+                turn.wake.get()
+                pauses = True
+        self.wake_next()
+        _end(led)
+
+    def _lead(self, led: list[_Turn[T, R]], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        with suppress(IndexError):
+            led.extend(iter(self.waiting.popleft, None))  # one step, so that no interrupt leaves one in neither
+        self.is_crowded = len(led) > 1
+        try:
+            for turn, result in zip(led, work([turn.item for turn in led]), strict=True):
+                turn.results.append(result)
+        except Exception as error:
+            if len(led) == 1:
+                led[0].error = error
+        for turn in led:
+            turn.is_over = True
+
+    def wake_next(self) -> None:
+        """Let the next one look whether somebody works."""
+        with suppress(IndexError):
+            self.waiting[0].wake.put(None)
 
 
 class _Turn(Generic[T, R]):
-    """One who waits."""
+    """One who wants something."""
+
+    __slots__ = ("error", "is_over", "item", "results", "wake")
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.leads = False
+        self.is_over = False
         self.results: list[R] = []
         self.error: Exception | None = None
-        asleep = threading.Lock()
-        asleep.acquire()
-        self.wait = asleep.acquire
-        self.wake = asleep.release
+        self.wake: SimpleQueue[None] = SimpleQueue()
+
+
+def _end(turns: Iterable[_Turn[T, R]]) -> None:
+    """Let those go who were led."""
+    for turn in turns:
+        turn.is_over = True
+        turn.wake.put(None)

@@ -14,7 +14,7 @@ frees the row at once, and is acknowledged when a second commit, which does wait
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -220,38 +220,41 @@ class PostgresBackend(Backend):
             change.drafts.made()  # and so its contents are known; of more, when they were copied
         if not merely_appends(change):
             return self._apply(chat, [change])[0]
+        return self._join(chat, change, lambda: self._apply(chat, [change])[0])
+
+    def append(self, chat: ChatKey, draft: Draft) -> Written:
+        change = Change(draft.created_at, None, (draft,), active=1)
+        return self._join(chat, change, lambda: self._append(chat, change))
+
+    def _join(self, chat: ChatKey, change: Change, alone: Callable[[], Written]) -> Written:
+        """Make a change that merely appends, together with those of other threads that come meanwhile."""
         return self._joining.do(
             chat.key.int,
             change,
-            lambda changes: self._apply(chat, changes),
+            lambda changes: [alone()] if len(changes) == 1 else self._apply(chat, changes),
             lambda change: self._apply(chat, [change], unsure=True)[0],
         )
 
-    def append(self, chat: ChatKey, draft: Draft) -> Written:
-        key = chat.key.int
-        if not self._joining.begin(key):
-            return self.write(chat, Change(draft.created_at, None, (draft,), active=1))
-        try:
-            known = self._known.get(key) or self._know(chat)
-            frees_row = self._is_full and known.suspicion > 0 and self._can_flush()
-            statement = self._append_statements[self._is_full and not frees_row]
-            parameters = appended(known.values, draft)
+    def _append(self, chat: ChatKey, change: Change) -> Written:
+        """What `_apply` does for one draft that comes by itself, in as few steps as possible."""
+        draft = change.drafts[0]
+        known = self._known.get(chat.key.int) or self._know(chat)
+        frees_row = self._is_full and known.suspicion > 0 and self._can_flush()
+        statement = self._append_statements[self._is_full and not frees_row]
+        parameters = appended(known.values, draft)
 
-            def work(connection: Connection) -> Written:
-                written = place_in(ask(connection, statement, parameters))
-                if frees_row:
-                    self._flush(connection)
-                return written
-
-            def settle(connection: Connection) -> Written | None:
-                change = Change(draft.created_at, None, (draft,), active=1)
-                return next(iter(self._settled(connection, chat, [change]) or ()), None)
-
-            written = self._connections.run(work, settle)
-            known.saw(written.position, 1)
+        def work(connection: Connection) -> Written:
+            written = place_in(ask(connection, statement, parameters))
+            if frees_row:
+                self._flush(connection)
             return written
-        finally:
-            self._joining.end(key)
+
+        def settle(connection: Connection) -> Written | None:
+            return next(iter(self._settled(connection, chat, [change]) or ()), None)
+
+        written = self._connections.run(work, settle)
+        known.saw(written.position, 1)
+        return written
 
     def _apply(self, chat: ChatKey, changes: Sequence[Change], *, unsure: bool = False) -> list[Written]:
         """Apply changes as one. Several of them merely append, and the outcome is as if they came one by one.
