@@ -522,6 +522,15 @@ def test_a_pool_with_another_encoding_is_refused(
         assert contents(history) == ["Hello!", "日本"]
 
 
+@pytest.mark.parametrize("name", ["utf8", "UTF-8", "unicode"])
+def test_an_encoding_is_known_by_each_of_its_names(opened: Opener, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """PgBouncer from 1.20 on says it as the client did, the server in its own way."""
+    with opened() as history:
+        monkeypatch.setattr(psycopg.ConnectionInfo, "parameter_status", lambda *_: name)
+        history.add_message("c", HELLO)
+        assert contents(history) == ["Hello!"]
+
+
 def test_a_long_import_is_made_ready_while_the_server_takes_it_in(
     opened: Opener, other: psycopg.Connection[Any]
 ) -> None:

@@ -38,6 +38,7 @@ _BUSY = _AGAIN | {"53300", "55P03", "57014"}
 _DAMAGED = {"XX001", "XX002"}
 _DUPLICATE = "23505"
 _READ_ONLY = "25006"
+_UTF8 = {"UTF8", "UTF-8", "UNICODE"}
 _OUTDATED = "RevalidateCachedQuery"
 """Where Postgres finds that a table is not as it was when a statement was prepared, and so has not begun it. The
 SQLSTATE is that of much else."""
@@ -195,7 +196,7 @@ class Connections:
             raise HistoryClosedError(f"{self.location}: the pool of connections was closed") from error
         # A text would be stored, and not be readable here when it comes back.
         encoding = connection.info.parameter_status("client_encoding")
-        if encoding not in (None, "UTF8"):
+        if encoding is not None and encoding.upper() not in _UTF8:  # poolers say it as they were told it
             pool.putconn(connection)
             raise ConfigError(
                 f"a connection of the pool has the client_encoding {encoding}, which cannot hold every text; make the "
