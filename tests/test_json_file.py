@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from chat_history.backends import json_rewriting, json_shared
+from chat_history.backends import json_reading, json_rewriting, json_shared
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.texts import spoken_text
@@ -307,7 +307,7 @@ class TestWhatOthersDo:
         rows = index.frozen(index.chats[b'{"chat": "chat123"'].rows[:])
         two.write(CHAT, Change(NOW, deletions=list(range(40)), active=-40))
         assert ids(one) == [f"m-{n}" for n in range(40, 50)]
-        texts = [spoken_text(message.text, message.payload) for message in index.messages(rows)]
+        texts = [spoken_text(message.text, message.payload) for message in json_reading.messages(index, rows)]
         assert texts == [f"text {n}" for n in range(50)]
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from chat_history.errors import ConfigError, StorageError, VersionConflictError
 
+from . import json_reading as reading
 from .base import (
     UNSET,
     Backend,
@@ -222,7 +223,7 @@ class JSONBackend(Backend):
                 return None
             version, head = known.version, known.head_id()
             messages = index.frozen(known.rows[:])
-        return Outline(version, head, index.outline(messages))
+        return Outline(version, head, reading.outline(index, messages))
 
     @_plainly
     def read(
@@ -241,7 +242,7 @@ class JSONBackend(Backend):
             if known is None:
                 return []
             messages = index.frozen(index.select(known, before, after, limit, newest, status))
-        return [_record(message) for message in index.messages(messages)]
+        return [_record(message) for message in reading.messages(index, messages)]
 
     @_plainly
     def read_payloads(
@@ -260,7 +261,7 @@ class JSONBackend(Backend):
             if known is None:
                 return []
             rows = index.select(known, before, after, limit, newest, status)
-        return index.payloads(rows)
+        return reading.payloads(index, rows)
 
     @_plainly
     def find(self, chat: ChatKey, message_ids: Sequence[str]) -> list[Record]:
@@ -269,16 +270,16 @@ class JSONBackend(Backend):
             known = index.chats.get(_head(chat))
             if known is None:
                 return []
-            ids = index.ids(known)
+            ids = reading.ids(index, known)
             messages = index.frozen(sorted({ids[key] for each in message_ids if (key := each.encode()) in ids}))
-        return [_record(message) for message in index.messages(messages)]
+        return [_record(message) for message in reading.messages(index, messages)]
 
     @_plainly
     def contents(self, chat: ChatKey, hashes: Sequence[str]) -> dict[str, str]:
         owner = chat.tenant_id, chat.user_id
         index = self._file.caught_up()
         known = index.contents.get(owner, {})
-        return {each: index.content(owner, each) for each in hashes if each in known}
+        return {each: reading.content(index, owner, each) for each in hashes if each in known}
 
     @_plainly
     def list_chats(
@@ -309,7 +310,7 @@ class JSONBackend(Backend):
             else:
                 chats = [known] if (known := index.chats.get(_head(chat))) else []
             rows = sorted(chain.from_iterable(each.rows for each in chats))
-        proposed = set(index.proposed(rows, wanted.may_be_in))
+        proposed = set(reading.proposed(index, rows, wanted.may_be_in))
         searched = []
         with self._file.indexing:
             for each in chats:
@@ -321,7 +322,7 @@ class JSONBackend(Backend):
             for key, record, is_titled, messages in searched:
                 if is_titled:
                     yield key, title_found(record)
-                for message in map(_record, index.messages(messages)):
+                for message in map(_record, reading.messages(index, messages)):
                     if message.status in SEARCHED and wanted.is_in(message.text):
                         yield key, message_found(record, message)
 

@@ -7,15 +7,14 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from chat_history.errors import DamagedStoreError
 
-from .base import ChatRecord, Draft, OutlineRow, PayloadRow, chat_key, first_version, owner_key
-from .contents import MARK, hash_of, references
+from .base import ChatRecord, Draft, chat_key, first_version, owner_key
 from .json_disk import File
 from .json_lines import (
     CLOSING,
@@ -23,26 +22,21 @@ from .json_lines import (
     METADATA,
     OPENING,
     PAYLOAD,
-    Message,
     head_of,
     kind_of,
-    payload_of_line,
     split,
     split_content,
 )
 
-__all__ = ["BadLineError", "Chat", "Frozen", "Index"]
+__all__ = ["MESSAGE", "BadLineError", "Chat", "Frozen", "Index"]
 
 _CHUNK = 1 << 16
 """Small enough for the processor's cache."""
-_GAP = 1 << 14
-"""Lines closer to each other than this are fetched in one read, together with what lies between them."""
-_MOST = 1 << 22
 _ACTIVE = 0
 _STALE = 0x80
 """Set in the status of a message whose own line still says another."""
 
-_MESSAGE = re.compile(
+MESSAGE = re.compile(
     rb'(\{"chat": "[^"]*+"(?:, "tenant": "[^"]*+")?(?:, "user": "[^"]*+")?)'
     rb', "position": (\d+), "id": "([^"]*+)"(?:, "parent": "([^"]*+)")?(?:, "status": "([^"]*+)")?'
     rb', "created_at": "(.{26}Z)", "digest": "([^"]*+)", ("role": "[^"]*+", "format": "[^"]*+")'
@@ -235,7 +229,7 @@ class Index:
         offsets, lengths, payloads = self.offset, self.length, self.payload
         positions, statuses, kinds = self.position, self.status, self.kind
         chats, codes = self.chats, self._codes
-        find, starts, match = chunk.find, chunk.startswith, _MESSAGE.match
+        find, starts, match = chunk.find, chunk.startswith, MESSAGE.match
         at = 0
         try:
             while (newline := find(b"\n", at)) >= 0:
@@ -429,147 +423,10 @@ class Index:
                 rows.append(row)
         return rows[::-1] if newest else rows
 
-    def ids(self, chat: Chat) -> dict[bytes, int]:
-        """The rows of a chat by message id: read on the first call, kept up to date from then on."""
-        if chat.ids is None:
-            ids = {}
-            for row, line in self.lines(chat.rows):
-                found = _MESSAGE.match(line)
-                plain = found is not None and b"\\" not in found[0]
-                ids[found[3] if found and plain else self.header(row, line)["id"].encode()] = row
-            chat.ids = ids
-        return chat.ids
-
-    # Reading messages.
-
-    def spans(self, rows: Sequence[int]) -> Iterator[tuple[bytes, int, Sequence[int]]]:
-        """The lines of these rows, neighbours in one read: bytes, where in the file they are, and whose they are."""
-        offsets, lengths = self.offset, self.length
-        first, count = 0, len(rows)
-        while first < count:
-            start = offsets[rows[first]]
-            last = count - 1
-            end = offsets[rows[last]] + lengths[rows[last]]
-            if rows[last] - rows[first] != last - first or end - start > _MOST:
-                last = first
-                end = start + lengths[rows[first]]
-                while last + 1 < count:
-                    begin = offsets[rows[last + 1]]
-                    stop = begin + lengths[rows[last + 1]]
-                    if begin - end > _GAP or stop - start > _MOST:
-                        break
-                    end = stop
-                    last += 1
-            data = os.pread(self.file.fd, end - start, start)
-            if len(data) != end - start:
-                raise self.damaged(start + len(data), "the file was cut off while it was in use")
-            yield data, start, rows[first : last + 1]
-            first = last + 1
-
-    def lines(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Each row with its line."""
-        for data, base, some in self.spans(rows):
-            for row in some:
-                begin = self.offset[row] - base
-                yield row, data[begin : begin + self.length[row]]
-
-    def header(self, row: int, line: bytes) -> dict[str, Any]:
-        """What stands in a message's line before the payload. `DamagedStoreError` if it cannot be read."""
-        try:
-            header: dict[str, Any] = json.loads(line[: self.payload[row] - len(PAYLOAD)] + b"}")
-        except ValueError as error:
-            raise self.damaged(self.offset[row], "it is no record") from error
-        return header
-
-    def payloads(self, rows: Sequence[int]) -> list[PayloadRow]:
-        """What `Backend.read_payloads` gives out."""
-        offsets, lengths, payloads, positions = self.offset, self.length, self.payload, self.position
-        kind, kinds = self.kind, self.kinds
-        found: list[Any] = []
-        for data, base, some in self.spans(rows):
-            try:
-                for row in some:
-                    begin = offsets[row] - base
-                    payload = data[begin + payloads[row] : begin + lengths[row] - 1].decode()
-                    if payload[:1] == '"':
-                        payload = payload_of_line(payload)
-                    found.append((positions[row], *kinds[kind[row]], payload))
-            except ValueError as error:
-                raise self.damaged(offsets[row], _why(error)) from error
-        return found
-
     def frozen(self, rows: Sequence[int]) -> Frozen:
         """These messages as they are now; what changes later does not show in it."""
         names, status = self.statuses, self.status
         return Frozen(rows, [names[status[row] & ~_STALE] for row in rows], self.parents.copy())
-
-    def messages(self, frozen: Frozen) -> Iterator[Message]:
-        """What the lines of these messages say, with the status and the parent that they had then."""
-        for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
-            message = self._message(row, line)
-            parent = frozen.parents.get(row, message.parent)
-            yield message._replace(status=status, parent=parent)
-
-    def proposed(self, rows: Sequence[int], may_match: Callable[[bytes], bool]) -> Iterator[int]:
-        """Those of the rows whose lines may match. What surely holds no match is passed over many lines at a time."""
-        for data, base, some in self.spans(rows):
-            if not may_match(data):
-                continue
-            for row in some:
-                begin = self.offset[row] - base
-                if may_match(data[begin : begin + self.length[row]]):
-                    yield row
-
-    def outline(self, frozen: Frozen) -> list[OutlineRow]:
-        """What `Backend.outline` says of these messages."""
-        outline = []
-        for (row, line), status in zip(self.lines(frozen.rows), frozen.statuses, strict=True):
-            found = _MESSAGE.match(line)
-            if found is not None and b"\\" not in found[0]:
-                message_id, digest = found[3].decode(), found[7].decode()
-                parent = None if found[4] is None else found[4].decode()
-            else:
-                header = self.header(row, line)
-                message_id, digest, parent = header["id"], header["digest"], header.get("parent")
-            if row in frozen.parents:
-                parent = frozen.parents[row]
-            outline.append(OutlineRow(self.position[row], message_id, parent, status, bytes.fromhex(digest)))
-        return outline
-
-    def _message(self, row: int, line: bytes) -> Message:
-        header = self.header(row, line)
-        metadata = header.get("metadata")
-        if isinstance(metadata, dict):
-            begin = line.find(METADATA) + len(METADATA)
-            exact = next(reversed(header)) == "metadata"
-            end = self.payload[row] - len(PAYLOAD)
-            metadata = line[begin:end].decode() if exact else json.dumps(metadata, ensure_ascii=False)
-        try:
-            payload = payload_of_line(line[self.payload[row] : -1].decode())
-        except ValueError as error:
-            raise self.damaged(self.offset[row], _why(error)) from error
-        return Message.read(header, payload, metadata)
-
-    def references(self, rows: Sequence[int]) -> set[str]:
-        """The hashes of the contents that these messages refer to."""
-        found: set[str] = set()
-        for row, line in self.lines(rows):
-            if line.startswith(b'"' + MARK.encode(), self.payload[row]):
-                found.update(references(self._message(row, line).payload))
-        return found
-
-    def content(self, owner: tuple[str, str], known: str) -> str:
-        """An owner's content. `DamagedStoreError` if what the file has is another."""
-        offset, length = self.contents[owner][known]
-        try:
-            line = os.pread(self.file.fd, length, offset)
-            _, _, begin = split_content(line)
-            content = line[begin:-2].decode()
-        except ValueError as error:
-            raise self.damaged(offset, _why(error)) from error
-        if hash_of(content) != known:
-            raise self.damaged(offset, "the data is not what its hash says")
-        return content
 
     def stale(self) -> set[int]:
         """The rows whose lines say another status or parent than they have now."""
@@ -586,7 +443,3 @@ class Index:
             f"{self.file.path} is damaged in line {self.line(offset)} (byte {offset}): {why}; nothing was changed; "
             "correct or remove that line, or restore the file"
         )
-
-
-def _why(error: ValueError) -> str:
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is no record"

@@ -11,6 +11,7 @@ from typing import Final
 from .base import Draft
 from .json_index import Index
 from .json_lines import chat_line, message_line
+from .json_reading import messages, references
 
 __all__ = ["is_wasteful", "rewritten"]
 
@@ -53,7 +54,7 @@ def _contents(index: Index, gone: Set[int], used: Mapping[tuple[str, str], set[s
     for owner, contents in index.contents.items():
         stay = set(used.get(owner, ()))
         for chat in index.owners.get(owner, ()):
-            stay |= index.references([row for row in chat.rows if row not in gone])
+            stay |= references(index, [row for row in chat.rows if row not in gone])
         for known, (offset, length) in contents.items():
             if known in stay:
                 yield os.pread(index.file.fd, length, offset)
@@ -74,7 +75,7 @@ def _messages(index: Index, gone: Set[int], edits: Mapping[int, Draft]) -> Itera
             yield os.pread(fd, stop - start, start)
         start, stop = (begin, begin + length) if stays else (0, 0)
         if row in anew:
-            message = next(index.messages(index.frozen([row])))
+            message = next(messages(index, index.frozen([row])))
             if row in edits:
                 message = message.replaced(edits[row])
             yield message_line(heads[row], message).encode()
