@@ -580,6 +580,8 @@ class ChatHistory:
             checked_message_id(message_id)
         count = len(checked_sequence(messages, "messages"))
         ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
+        if len(set(ids)) < count:
+            raise InvalidArgumentError("message_ids names a message twice; give each an id of its own")
         metadata = UNSET if isinstance(chat_metadata, Unset) else checked_metadata(chat_metadata)
         drafts = writer.drafts(messages, ids, None, _named(format))
         if not writer.switch(key, message_id, drafts, metadata, expected_version):

@@ -75,6 +75,7 @@ class Branching:
             (MessageNotFoundError, {"message_id": "no such"}),
             (InvalidArgumentError, {"message_ids": ["1"]}),
             (InvalidArgumentError, {"message_ids": ["2", "3"]}),
+            (InvalidArgumentError, {"messages": says("x", "y"), "message_ids": ["2", "2"]}),
             (InvalidArgumentError, {"chat_metadata": {"n": {1}}}),
             (InvalidMessageError, {"messages": [say("user", "x") | {"b": b""}]}),
         ]
