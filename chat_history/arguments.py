@@ -122,10 +122,13 @@ def checked_metadata(value: Mapping[str, Any] | None) -> str | None:
     return text
 
 
-def checked_sequence(value: object, name: str) -> Sequence[Any]:
-    """A list or tuple, rather than one message or an iterator that could be read only once."""
+def checked_sequence(value: object, name: str) -> list[Any]:
+    """What a list, tuple or other sequence holds now, rather than one message or what could be read only once.
+
+    A list of its own, because an application may add to its list while another thread is storing it.
+    """
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        return value
+        return list(value)
     raise InvalidArgumentError(f"{name} must be a list, not {type(value).__name__}; put a single one into a list")
 
 

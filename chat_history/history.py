@@ -259,9 +259,9 @@ class ChatHistory:
         writer = self._writer()
         key = self._key(chat_id)
         checked_version(expected_version)
-        count = len(checked_sequence(messages, "messages"))
-        ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
-        drafts = writer.drafts(messages, ids, checked_metadata(metadata), _named(format))
+        given = checked_sequence(messages, "messages")
+        ids = new_ids(len(given)) if message_ids is None else _checked_ids(message_ids, len(given))
+        drafts = writer.drafts(given, ids, checked_metadata(metadata), _named(format))
         if not drafts:
             if expected_version is not None:
                 next(writer.versions(key, expected_version))
@@ -578,12 +578,12 @@ class ChatHistory:
         checked_version(expected_version)
         if message_id is not None:
             checked_message_id(message_id)
-        count = len(checked_sequence(messages, "messages"))
-        ids = new_ids(count) if message_ids is None else _checked_ids(message_ids, count)
-        if len(set(ids)) < count:
+        given = checked_sequence(messages, "messages")
+        ids = new_ids(len(given)) if message_ids is None else _checked_ids(message_ids, len(given))
+        if len(set(ids)) < len(given):
             raise InvalidArgumentError("message_ids names a message twice; give each an id of its own")
         metadata = UNSET if isinstance(chat_metadata, Unset) else checked_metadata(chat_metadata)
-        drafts = writer.drafts(messages, ids, None, _named(format))
+        drafts = writer.drafts(given, ids, None, _named(format))
         if not writer.switch(key, message_id, drafts, metadata, expected_version):
             raise _no_chat(key)
         writer.keep_within_limit(key)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
@@ -45,6 +47,44 @@ def test_what_was_stored_can_be_pickled_and_copied(store: Store) -> None:
     with store.open() as history:
         stored = history.add_messages("c", [say("user", "a"), say("user", "b")])
         assert pickle.loads(pickle.dumps(stored)) == copy.deepcopy(stored) == list(stored)
+
+
+@on(*ALL)
+def test_the_last_messages_that_an_application_holds_in_a_deque_are_saved(store: Store) -> None:
+    with store.open() as history:
+        held = deque([say("user", "a"), say("user", "b")], maxlen=2)
+        history.save_messages("c", held)
+        held.append(say("user", "c"))
+        assert [message.text for message in history.save_messages("c", held)] == ["c"]
+        history.set_messages("c", held)
+        assert history.get_chat_history("c") == list(held)
+        assert history.get_chat("c").message_count == 2
+
+
+@on(*ALL)
+def test_a_list_that_grows_while_it_is_stored_is_stored_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def growing(dumped: Any) -> Callable[..., Any]:
+        def dump(*args: Any) -> Any:
+            messages.append(say("user", "later"))
+            return dumped(*args)
+
+        return dump
+
+    with store.open() as history:
+        writer: Any = history._writer()
+        monkeypatch.setattr(writer, "_dumped", growing(writer._dumped))
+        calls: list[Callable[..., Any]] = [
+            history.add_messages,
+            history.save_messages,
+            history.set_messages,
+            lambda chat, messages: history.switch_branch(chat, None, messages=messages),
+        ]
+        for number, call in enumerate(calls):
+            messages = [say("user", "a")]
+            call(f"chat {number}", messages)
+            assert history.get_chat_history(f"chat {number}") == [say("user", "a")]
 
 
 class Desk(str, Enum):  # noqa: UP042 its own str() is another
