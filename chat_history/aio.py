@@ -56,7 +56,7 @@ class _Threads:
 
     def shutdown(self) -> None:
         with self._lock:
-            pool, self._pool, self._closed = self._pool, None, True
+            pool, self._closed = self._pool, True
         if pool is not None:
             pool.shutdown()
 
@@ -184,9 +184,12 @@ class AsyncChatHistory:
         """Close what the history opened, after the calls that run have finished. A second call is harmless."""
         import asyncio
 
-        if not self._is_view:
-            await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._history.shutdown)
+        def shut() -> None:  # as a whole in a thread, where nobody's cancellation ends it halfway
+            if not self._is_view:
+                self._threads.shutdown()
+            self._history.shutdown()
+
+        await asyncio.to_thread(shut)
 
     async def __aenter__(self) -> Self:
         return self

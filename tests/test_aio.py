@@ -180,6 +180,37 @@ def test_shutdown_waits_for_the_calls_that_run(store: Store) -> None:
     asyncio.run(run(store.open().to_async()))
 
 
+@on(*DURABLE)
+def test_two_that_shut_down_at_once_both_wait_for_the_calls_that_run(store: Store) -> None:
+    async def shut_down(history: AsyncChatHistory) -> None:
+        adding = [asyncio.create_task(history.add_message("c", say("user", str(n)))) for n in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.gather(history.shutdown(), history.shutdown())
+        assert all(task.done() for task in adding)
+        await asyncio.gather(*adding)
+
+    asyncio.run(shut_down(store.open().to_async()))
+    with store.open() as history:
+        assert len(check_chat(history, "c")) == 50
+
+
+@on("sqlite")
+def test_a_shutdown_that_nobody_waits_for_any_more_still_closes_the_history(store: Store) -> None:
+    async def give_up(history: AsyncChatHistory) -> None:
+        await history.create_chat("c")
+        with locked(store):
+            writing = asyncio.create_task(history.add_message("c", say("user", "a")))
+            await asyncio.sleep(0)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(history.shutdown(), 0.01)
+        assert (await writing).position == 0
+
+    history = store.open()
+    asyncio.run(give_up(history.to_async()))
+    with pytest.raises(HistoryClosedError):
+        history.get_chat("c")
+
+
 @on(*ALL)
 def test_an_async_with_block_shuts_the_history_down(store: Store) -> None:
     async def run(history: AsyncChatHistory) -> None:
