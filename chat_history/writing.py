@@ -29,10 +29,10 @@ from .backends.drafts import Drafts
 from .backends.walking import walk_chats
 from .branches import Branches
 from .errors import (
+    ChatHistoryError,
     ChatHistoryWarning,
     InvalidArgumentError,
     MessageNotFoundError,
-    StorageError,
     StoreBusyError,
     VersionConflictError,
 )
@@ -271,7 +271,7 @@ class Writer:
                 self._rearrange(key, beyond, self._without_turns(key), self.backend)
         except StoreBusyError:
             pass
-        except StorageError as error:
+        except ChatHistoryError as error:
             # What was asked for is done, and must not seem to have failed.
             warnings.warn(
                 f"the messages were stored, but chat {shortened(key.chat_id)} has more than "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from openai_api import check_chat, check_items
 from stores import ALL, Store, on
 from telling import stored, told
 
-from chat_history import ChatHistory, open_history
+from chat_history import ChatHistory, ChatHistoryWarning, open_history
 from chat_history.formats import get_format
 from chat_history.testing import check_chat as check_tree
 from chat_history.testing import say
@@ -259,6 +261,18 @@ def test_a_developers_prompt_stays_when_the_oldest_turns_are_deleted() -> None:
         history.add_message("c", say("developer", "Be terse."))
         fill(history, 3)
         assert active(history) == ["Be terse.", "q2", "a2"]
+
+
+@on("sqlite")
+def test_a_format_that_is_not_installed_keeps_no_message_from_being_stored(store: Store) -> None:
+    with store.open() as history:
+        fill(history, 2)
+    with closing(sqlite3.connect(store.place, isolation_level=None)) as connection:
+        connection.execute("UPDATE messages SET format = 'elsewhere' WHERE position = 0")
+    with ChatHistory(store.backend(), max_messages=2, overflow="delete") as history:
+        with pytest.warns(ChatHistoryWarning, match="stored, but .* could not be deleted: no format is named"):
+            history.add_message("c", say("user", "q2"))
+        assert active(history)[-1] == "q2"
 
 
 def test_a_fork_keeps_within_the_limit() -> None:
