@@ -53,8 +53,8 @@ from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
 from .tokens import CountTokens
 from .tree import alone, branches
-from .windows import window
-from .writing import Writer, no_message, shortened
+from .windows import ChangedError, window
+from .writing import ATTEMPTS, Writer, busy, no_message, shortened
 
 if TYPE_CHECKING:
     from .aio import AsyncChatHistory
@@ -441,17 +441,24 @@ class ChatHistory:
             checked_count(last, "last")
         if max_tokens is not None:
             checked_count(max_tokens, "max_tokens")
-        rows, lead = window(backend, key, form, last=last, most=max_tokens, count=count_tokens)
-        if all(row[2] == form.name for row in rows):
+        for _ in range(ATTEMPTS):
             try:
-                return lead + form.load([row[3] for row in rows])
-            except ValueError:
-                pass  # one by one, below
-        records = backend.read(key, after=rows[0][0] - 1, before=rows[-1][0] + 1)
-        with naming_damage(chat_id, ((row[0], row[3]) for row in rows)):
-            messages, losses = load(form, records)
-        report(losses, target=form.name, strict=strict)
-        return lead + messages
+                rows, lead = window(backend, key, form, last=last, most=max_tokens, count=count_tokens)
+            except ChangedError:
+                continue
+            if all(row[2] == form.name for row in rows):
+                try:
+                    return lead + form.load([row[3] for row in rows])
+                except ValueError:
+                    pass  # one by one, below
+            records = backend.read(key, after=rows[0][0] - 1, before=rows[-1][0] + 1)
+            if [record.position for record in records] != [row[0] for row in rows]:
+                continue  # others changed the branch between the two
+            with naming_damage(chat_id, ((record.position, record.payload) for record in records)):
+                messages, losses = load(form, records)
+            report(losses, target=form.name, strict=strict)
+            return lead + messages
+        raise busy(key)
 
     def get_readable_chat_history(
         self, chat_id: str, user_role: str = "user", assistant_role: str = "assistant"

@@ -16,7 +16,7 @@ from .loading import load, naming_damage
 from .messages import MessageStatus
 from .tokens import CountTokens, tokens_of, usual_count
 
-__all__ = ["HEAD", "newest_turns", "window"]
+__all__ = ["HEAD", "ChangedError", "newest_turns", "window"]
 
 ReadNewest = Callable[[int | None, int], Sequence[PayloadRow]]
 """The newest rows before a position (None: of all), at most so many, in order of position."""
@@ -27,6 +27,10 @@ PAGE = 64
 """Messages that are read at a time where their number has no limit."""
 HEAD = 4
 """How many messages at the beginning of a chat are searched for the system prompts that lead it."""
+
+
+class ChangedError(Exception):
+    """Others changed what had been read of a chat before all of it was read."""
 
 
 def window(
@@ -41,10 +45,8 @@ def window(
     """The active messages that fit, and as objects of a format the system prompts that go before them.
 
     last, most: messages and tokens that the newest turns may have; the prompts count as tokens but not as messages.
+    `ChangedError`: try again.
     """
-    if last is None and most is None:
-        rows = backend.read_payloads(key)
-        return rows, _leading_system(backend, key, form, rows)
 
     def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
         return backend.read_payloads(key, before=before, limit=limit, newest=True)
@@ -57,11 +59,21 @@ def window(
         with naming_damage(key.chat_id, [(row[0], row[3])]):
             return tokens(row[2], row[3])
 
-    rows = newest_turns(read, weigh, last=last, most=most)
-    lead = _leading_system(backend, key, form, rows)
+    if last is None and most is None:
+        found = rows = backend.read_payloads(key)
+    else:
+        found = rows = newest_turns(read, weigh, last=last, most=most)
+    lead = _leading_system(backend, key, form, found)
     if lead and most is not None:
         taken = sum(tokens(form.name, form.dump(each).payload) for each in lead)
-        rows = newest_turns(read, weigh, last=last, most=most - taken)
+
+        def again(before: int | None, limit: int) -> Sequence[PayloadRow]:
+            return [row for row in found if before is None or row[0] < before][-limit:]
+
+        rows = newest_turns(again, weigh, last=last, most=most - taken)
+    # What leads the chat was read after what it leads: it may be of another branch by now.
+    if rows and rows[0][0] and not backend.read_payloads(key, after=rows[0][0] - 1, before=rows[0][0] + 1):
+        raise ChangedError
     return rows, lead
 
 
@@ -117,7 +129,7 @@ def newest_turns(read: ReadNewest, weigh: Weigh, *, last: int | None, most: int 
 
 
 def _turns(read: ReadNewest, page: int) -> Iterator[list[PayloadRow]]:
-    """The turns from the newest back, read in pages."""
+    """The turns from the newest back, read in pages, each longer than the one before."""
     begun: list[PayloadRow] = []
     rows = read(None, page)
     follows = ""
@@ -131,6 +143,13 @@ def _turns(read: ReadNewest, page: int) -> Iterator[list[PayloadRow]]:
                 yield [*rows[place:end], *begun]
                 begun, end = [], place
         begun = [*rows[:end], *begun]
-        rows = read(rows[0][0], page) if len(rows) == page else ()
+        if len(rows) < page:
+            break
+        first, page = rows[0][0], max(page, min(2 * page, PAGE))
+        # With the first one again: what stands before it may be of another branch by now.
+        rows = read(first + 1, page + 1)
+        if not rows or rows[-1][0] != first:
+            raise ChangedError
+        rows = rows[:-1]
     if begun:
         yield begun

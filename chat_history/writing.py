@@ -44,11 +44,12 @@ from .records import draft_again, draft_of
 from .saving import Branch, Given, Plan, digest, plan
 from .snapshots import Snapshots
 from .tree import path, switch
+from .windows import ChangedError
 
-__all__ = ["Writer", "no_message", "shortened"]
+__all__ = ["ATTEMPTS", "Writer", "busy", "no_message", "shortened"]
 
 ATTEMPTS = 200
-"""How often a write is worked out anew. Each time somebody else got on, so this is a lot."""
+"""How often a call is worked out anew. Each time somebody else got on, so this is a lot."""
 
 MANY = 1000
 """Messages of one write that are made ready before it begins."""
@@ -173,7 +174,7 @@ class Writer:
             if found.strange:
                 _warn_of_strangers(key, len(messages), len(branch.digests))
             return change.drafts, written
-        raise _busy(key)
+        raise busy(key)
 
     def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
         """The write that a plan comes to."""
@@ -429,13 +430,16 @@ class Writer:
     ) -> list[Record]:
         for _ in range(ATTEMPTS):
             outline = self.backend.outline(key)
-            rows = choose(outline.rows) if outline else []
+            try:
+                rows = choose(outline.rows) if outline else []
+            except ChangedError:
+                continue
             if not outline or not rows:
                 return []
             records = backend.find(key, [row[1] for row in rows])
             if self.attempt(key, change(outline, rows)):
                 return records
-        raise _busy(key)
+        raise busy(key)
 
     # ---- versions
 
@@ -457,7 +461,7 @@ class Writer:
             if expected_version not in (None, version):
                 raise VersionConflictError(expected_version or 0, version)
             yield version, head
-        raise _busy(key)
+        raise busy(key)
 
     def attempt(self, key: ChatKey, change: Change, expected_version: int | None = None) -> Written | None:
         """Write; None if others wrote first and the caller named no version, so that it may be worked out anew."""
@@ -504,7 +508,8 @@ def no_message(key: ChatKey, message_id: str | None) -> MessageNotFoundError:
     return MessageNotFoundError(f"chat {shortened(key.chat_id)} has no message {message_id!r}")
 
 
-def _busy(key: ChatKey) -> StoreBusyError:
+def busy(key: ChatKey) -> StoreBusyError:
+    """The error that says that a call did not get its turn at a chat."""
     return StoreBusyError(f"others kept writing to chat {shortened(key.chat_id)}; nothing was written, so try again")
 
 

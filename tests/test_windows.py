@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from openai_api import check_chat, check_items
 from stores import ALL, Store, on
 from telling import stored, told
+from test_forking import Meddled
 
 from chat_history import ChatHistory, ChatHistoryWarning, open_history
 from chat_history.formats import get_format
@@ -261,6 +263,27 @@ def test_a_developers_prompt_stays_when_the_oldest_turns_are_deleted() -> None:
         history.add_message("c", say("developer", "Be terse."))
         fill(history, 3)
         assert active(history) == ["Be terse.", "q2", "a2"]
+
+
+@on(*ALL)
+@pytest.mark.parametrize("window", [{}, {"last": 3}, {"last": 80}, {"max_tokens": 60}, {"max_tokens": 10**6}])
+def test_a_window_is_of_one_branch_whoever_saves_meanwhile(store: Store, window: dict[str, Any]) -> None:
+    def turns(branch: str) -> list[dict[str, Any]]:
+        each = [[say("user", f"{branch} {n}"), say("assistant", f"{branch} {n}")] for n in range(40)]
+        return [say("system", branch), *(message for turn in each for message in turn)]
+
+    def load(history: ChatHistory, target: str) -> Any:
+        return told(stored(target, history.get_message_history("c", target, **window)))
+
+    with store.open() as history, history.for_user("") as other:
+        for target, name, call in product(("openai", "pydantic_ai"), ("read_payloads", "read"), (1, 2, 3)):
+            history.clear_all()
+            history.save_messages("c", turns("one"))
+            history.archive_oldest_messages("c", 3)
+            before = load(history, target)
+            with Meddled(history, name, call, lambda: other.set_messages("c", turns("two"), keep_archived=False)):
+                loaded = load(history, target)
+            assert loaded in (before, load(history, target)), (target, name, call)
 
 
 @on("sqlite")
