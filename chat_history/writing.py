@@ -333,19 +333,22 @@ class Writer:
 
         `MessageNotFoundError`: no such message. `VersionConflictError`: there is a target.
         """
-        outline = self.backend.outline(key)
-        chat = self.backend.get_chat(key)
-        if outline is None or chat is None:
-            return False
-        try:
-            way = path(outline.rows, message_id or outline.head)
-        except KeyError:
-            raise no_message(key, message_id) from None
-        active, archived = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
-        statuses = {row[0]: archived if row[3] == archived else active for row in way}
-        records = [each for each in self.backend.read(key, status=None) if each.position in statuses] if way else []
-        if len(records) < len(way):
-            raise no_message(key, message_id or outline.head)  # somebody deleted it just now
+        for _ in range(ATTEMPTS):
+            outline = self.backend.outline(key)
+            chat = self.backend.get_chat(key)
+            if outline is None or chat is None:
+                return False
+            try:
+                way = path(outline.rows, message_id or outline.head)
+            except KeyError:
+                raise no_message(key, message_id) from None
+            active, archived = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
+            statuses = {row[0]: archived if row[3] == archived else active for row in way}
+            records = [each for each in self.backend.read(key, status=None) if each.position in statuses] if way else []
+            if len(records) == len(way):
+                break
+        else:  # somebody deleted one of them each time
+            raise busy(key)
         drafts = Drafts(
             (draft_again(record)._replace(status=statuses[record.position]) for record in records),
             [record.message_id for record in records],

@@ -63,6 +63,16 @@ def test_a_message_that_is_deleted_meanwhile_is_not_found(store: Store) -> None:
 
 
 @on(*ALL)
+def test_a_chat_whose_oldest_message_is_deleted_meanwhile_is_forked_without_it(store: Store) -> None:
+    with store.open() as history, history.for_user("") as other:
+        history.add_messages("c", [say("user", "a"), say("assistant", "b")], message_ids=["0", "1"])
+        with Meddled(history, "read", 1, lambda: other.delete_oldest_messages("c", 1)):
+            history.fork_chat("c", new_chat_id="d")
+        assert history.get_chat_history("d") == [say("assistant", "b")]
+        check_chat(history, "d")
+
+
+@on(*ALL)
 def test_a_fork_is_there_as_a_whole_or_not_at_all(store: Store) -> None:
     def written() -> None:
         raise AssertionError("a second write")
