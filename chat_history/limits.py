@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from .alignment import align
 from .backends.base import Backend, ChatKey, Draft, OutlineRow, PayloadRow
 from .formats import get_format
 from .loading import naming_damage
 from .messages import MessageStatus
 from .records import draft_of
-from .saving import digest
+from .saving import Branch, digest
 from .windows import newest_turns
 
 __all__ = ["Limit", "prompt_alone"]
@@ -37,6 +38,21 @@ class Limit(NamedTuple):
             return []
         beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
         return beyond if self.overflow == "archive" or not beyond else beyond[_leading(backend, key, beyond) :]
+
+    def taken_out(self, branch: Branch, digests: Sequence[bytes]) -> int:
+        """How many of the messages of a save come before those that were left of them.
+
+        An application that goes on with its own list still has what was deleted. It must not come back: what is stored
+        would be displaced by it, with every save anew.
+        """
+        if self.overflow == "archive" or len(digests) <= self.max_messages:
+            return 0
+        lead = next((place for place, position in enumerate(branch.positions) if place != position), None)
+        if lead is None:
+            return 0
+        left = branch.digests[lead:]
+        found = align(left, digests)
+        return found.start if 2 * found.kept > len(left) else 0  # else it is a list of another kind
 
 
 def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:

@@ -143,8 +143,10 @@ class Writer:
     ) -> tuple[Sequence[Draft], Written | None]:
         """Make the active branch end with these messages, or (whole) be them: what was added to it."""
         digests, dumped = self._digests(messages, form)
+        gone = 0
 
         def give(start: int) -> list[Given]:
+            start += gone
             return [
                 Given(message, form or recognise(message), digests[index], dumped.get(index))
                 for index, message in enumerate(messages[start:], start)
@@ -153,10 +155,11 @@ class Writer:
         for _ in range(ATTEMPTS):
             try:
                 branch = self._branch(key, expected_version)
+                gone = 0 if whole or self.limit is None else self.limit.taken_out(branch, digests)
                 read: list[Record] = []
                 with naming_damage(key.chat_id, ((record.position, record.payload) for record in read)):
                     reader = self._reader(key, branch, read)
-                    found = plan(branch, digests, give, reader, whole=whole, keep_archived=keep_archived)
+                    found = plan(branch, digests[gone:], give, reader, whole=whole, keep_archived=keep_archived)
                 change = self._change(key, branch, found)
                 if not (found.new or change.statuses or (whole and not branch.version)):
                     self._check_unchanged(key, branch.version)

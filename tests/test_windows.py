@@ -14,6 +14,8 @@ from frameworks import FRAMEWORKS, PROMPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_api import check_chat, check_items
+from pydantic_ai import Agent
+from pydantic_ai.models.test import TestModel
 from stores import ALL, Store, on
 from telling import stored, told
 from test_forking import Meddled
@@ -25,6 +27,7 @@ from chat_history.testing import say
 
 CHECKS = {"openai": check_chat, "openai_responses": check_items}
 LEAD = say("system", "Be terse.")
+ANSWER = "success (no tool calls)"
 
 
 @st.composite
@@ -284,6 +287,24 @@ def test_a_window_is_of_one_branch_whoever_saves_meanwhile(store: Store, window:
             with Meddled(history, name, call, lambda: other.set_messages("c", turns("two"), keep_archived=False)):
                 loaded = load(history, target)
             assert loaded in (before, load(history, target)), (target, name, call)
+
+
+@on(*ALL)
+def test_what_was_deleted_does_not_come_back_with_an_applications_own_list(store: Store) -> None:
+    agent = Agent(TestModel(), system_prompt="Be terse.")
+    with ChatHistory(store.backend(), max_messages=4, overflow="delete") as history:
+        messages: list[Any] = []
+        for turn in range(6):
+            messages = agent.run_sync(f"q{turn}", message_history=messages).all_messages()
+            assert len(history.save_messages("c", messages)) == 2
+            history.save_messages("plain", told_plainly := [say("user", f"p{n}") for n in range(turn + 1)])
+        assert active(history) == ["Be terse.", *(text for turn in (4, 5) for text in (f"q{turn}", ANSWER))]
+        assert history.get_chat_history("plain") == told_plainly[-4:]
+        for chat in ("c", "plain"):
+            assert history.get_message_count(chat, "superseded") == 0
+            check_tree(history, chat)
+        history.save_messages("plain", [*told_plainly[:-1], say("user", "edited")])
+        assert history.get_chat_history("plain") == [*told_plainly[-4:-1], say("user", "edited")]
 
 
 @on("sqlite")
