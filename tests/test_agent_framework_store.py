@@ -362,6 +362,28 @@ def test_a_session_that_was_serialised_goes_on_where_it_was(store: Store) -> Non
         assert asked(agent)[-2:] == ["assistant: It is 3.", "user: Thanks."]
 
 
+@on(*DURABLE)
+def test_an_approval_is_given_after_a_restart_to_the_session_that_waits_for_it(store: Store) -> None:
+    careful = tool(add, approval_mode="always_require")
+
+    async def ask(history: ChatHistory) -> tuple[str, str]:
+        agent = agent_of(AgentFrameworkHistory(history), tools=[careful])
+        session = agent.create_session(session_id="s")
+        (request,) = (await agent.run(SUM, session=session)).user_input_requests
+        return json.dumps(session.to_dict()), json.dumps(request.to_dict())
+
+    async def approve(history: ChatHistory, session: AgentSession, request: Content) -> str:
+        agent = agent_of(AgentFrameworkHistory(history), tools=[careful])
+        return (await agent.run(Message("user", [request.to_function_approval_response(True)]), session=session)).text
+
+    with store.open() as history:
+        session, request = asyncio.run(ask(history))
+    with store.open() as history:
+        waiting = AgentSession.from_dict(json.loads(session))
+        assert asyncio.run(approve(history, waiting, Content.from_dict(json.loads(request)))) == "It is 3."
+        assert "3" in [message.text for message in history.get_messages("s")]
+
+
 # ---- the provider's settings
 
 

@@ -38,7 +38,8 @@ class AgentFrameworkHistory(HistoryProvider):
     A run loads the session's messages before the model is asked, and appends its own when it is done: all of them or
     none, in order, next to one another whoever else writes. Messages come back equal (`to_dict()`), in any process.
     What another framework wrote into the chat comes converted; what that loses is named by a `ConversionWarning`.
-    Nothing is kept in the session, so any session of the same id goes on, also one that was serialised and restored.
+    No message is kept in the session, so any session of the same id goes on, also one that was serialised and restored;
+    only that one where a run waits for an approval, because the framework keeps in it which.
 
     history: stays open. max_messages: load the newest whole turns of at most so many stored messages (the newest turn
     always), after the system prompt that leads the chat; all stay stored. The others are `HistoryProvider`'s.
