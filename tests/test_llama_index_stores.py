@@ -552,6 +552,23 @@ def test_the_context_of_an_agent_is_saved_and_loaded_with_its_store(store: Store
         assert len(LlamaIndexChatStore(history).get_messages("c")) == 7
 
 
+@pytest.mark.filterwarnings("ignore:Skipping serialization")  # LlamaIndex's, of a Memory
+@pytest.mark.parametrize("kind", MEMORIES)
+@on(*DURABLE)
+def test_the_context_of_an_agent_goes_on_with_the_memory_that_it_is_given_again(store: Store, kind: str) -> None:
+    async def ask(question: str, saved: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+        with store.open() as history:
+            context = Context.from_dict(agent(), saved) if saved else Context(agent())
+            answered = await agent().run(question, ctx=context, memory=MEMORIES[kind](history))
+            return str(answered), json.loads(json.dumps(context.to_dict()))
+
+    _, saved = asyncio.run(ask(QUESTIONS[1], None))
+    answered, _ = asyncio.run(ask(QUESTIONS[2], saved))
+    assert answered == "Paris: 20 degrees and Rome: 20 degrees (7 messages)"
+    with store.open() as history:
+        assert history.get_message_count("c") == 7
+
+
 # ---- chats that another framework began
 
 
