@@ -26,7 +26,8 @@ class PydanticAIConversationStore(ConversationStore):
     A conversation is a chat of the history's owner, by its id; an entry is a stored message, by its id. What another
     framework wrote into the chat is loaded too, converted, and what that loses is named by a `ConversionWarning`; who
     loaded the conversation before that gets a `ConversationConflict` from `save`. Each call does all it says, or raises
-    and did nothing: a save that conflicts leaves no entry behind. Archived messages stay out of a history.
+    and did nothing: a save that conflicts leaves no entry behind. Archived messages stay out of a history, the system
+    prompt in them too.
 
     A fork has the entries of what it was forked from, with their ids, and keeps them whatever happens there. `delete`
     removes the conversation's entries with it, of every branch, from the disk. The history stays open.
