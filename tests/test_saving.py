@@ -689,6 +689,18 @@ def test_what_was_loaded_may_be_set_also_where_the_prompt_that_leads_is_archived
     assert texts(history, "superseded") == ["a3"]
 
 
+@pytest.mark.filterwarnings("ignore::chat_history.ConversionWarning")  # of the name
+def test_words_that_were_loaded_as_items_are_found_again_where_the_format_is_said(history: ChatHistory) -> None:
+    history.add_message("c", {**say("user", "hi"), "name": "ann"})
+    history.add_message("c", {**say("assistant", "hello"), "timestamp": "9:00"})
+    items = history.get_message_history("c", format="openai_responses")
+    assert items == [say("user", "hi"), say("assistant", "hello")]
+    assert history.save_messages("c", items, format="openai_responses") == []
+    items.append(say("user", "and now?"))
+    assert [each.text for each in history.save_messages("c", items, format="openai_responses")] == ["and now?"]
+    assert history.get_chat_history("c")[0]["name"] == "ann"
+
+
 def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: ChatHistory) -> None:
     part = {"content": "again", "tool_call_id": "1", "timestamp": "2026-01-01T00:00:03Z", "part_kind": "retry-prompt"}
     request = json.dumps({"parts": [part], "kind": "request"})
