@@ -30,6 +30,10 @@ MARK = '{"chat_history_import": "unfinished"}'
 """The metadata of a chat that has not arrived as a whole. Only such a chat is gone on with."""
 
 
+UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
+"""What a line that no store has exported may raise."""
+
+
 class Moved(NamedTuple):
     """How much has arrived so far, what was there already included."""
 
@@ -260,10 +264,10 @@ def _read(file: TextIO) -> Iterator[_Chat]:
         number, line = waiting
         try:
             if "payload" in line:
-                raise KeyError("title")
+                raise ValueError("it is a message, and the line of its chat does not stand before it")
             key = _key(line)
             record = _chat(line)
-        except (LookupError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise _bad(number, error) from error
         waiting = None
 
@@ -282,7 +286,7 @@ def _read(file: TextIO) -> Iterator[_Chat]:
                         raise ValueError(f"the chat has the message {message.message_id!r} already")
                     if message.parent not in known:
                         raise ValueError("it follows a message that does not stand before it")
-                except (LookupError, TypeError, ValueError) as error:
+                except UNREADABLE as error:
                     raise _bad(number, error) from error
                 known.add(message.message_id)
                 yield message
@@ -296,17 +300,30 @@ def _read(file: TextIO) -> Iterator[_Chat]:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(file, 1):
+    for number, line in _numbered(file):
         try:
-            fields = json.loads(line)
-        except ValueError as error:
+            # Some editors and shells begin a file with a mark, which is no JSON.
+            fields = json.loads(line.removeprefix("\ufeff") if number == 1 else line)
+        except UNREADABLE as error:
             raise _bad(number, error) from error
         if not isinstance(fields, dict):
             raise _bad(number, "it is no object")
         yield number, fields
 
 
+def _numbered(file: TextIO) -> Iterator[tuple[int, str]]:
+    try:
+        yield from enumerate(file, 1)
+    except UnicodeDecodeError as error:
+        why = f"the export is not text in UTF-8: {error}; what came before it has arrived"
+        raise InvalidArgumentError(why) from error
+
+
 def _bad(number: int, why: object) -> InvalidArgumentError:
+    if isinstance(why, KeyError):
+        why = f"it has no {why}"
+    elif isinstance(why, RecursionError):
+        why = "it is nested too deeply"
     return InvalidArgumentError(f"line {number} of the export cannot be read: {why}; what came before it has arrived")
 
 

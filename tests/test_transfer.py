@@ -141,6 +141,8 @@ def test_an_export_says_all_of_a_message_on_its_line(store: Store) -> None:
         (lambda lines: [*lines[:3], lines[3].replace('"payload"', '"pay"')], 4),
         (lambda lines: [*lines[:3], lines[3].replace('"chat": "c"', '"chat": "d"')], 4),
         (lambda lines: [*lines[:3], lines[3].replace('"status": "active"', '"status": "lost"')], 4),
+        (lambda lines: [*lines[:2], "[" * 100_000 + "]" * 100_000], 3),
+        (lambda lines: lines * 2, 5),
     ],
 )
 def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, spoil: Any, line: int | None) -> None:
@@ -151,6 +153,24 @@ def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, sp
         spoilt = io.StringIO("".join(f"{each}\n" for each in spoil(file.getvalue().splitlines())))
         with pytest.raises(InvalidArgumentError, match="no export" if line is None else f"line {line} "):
             transfer.import_from(spoilt, other)
+
+
+@on("memory")
+def test_an_export_that_went_through_an_editor_is_read(store: Store, tmp_path: Path) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        history.add_messages("c", [say("user", "a"), say("user", "b")])
+        with (tmp_path / "all.jsonl").open("w", encoding="utf-8-sig", newline="\r\n") as file:
+            transfer.export(history, file)
+        with (tmp_path / "all.jsonl").open(encoding="utf-8") as file:
+            transfer.import_from(file, other)
+        assert seen(other) == seen(history)
+
+
+@on("memory")
+def test_an_export_that_is_no_text_is_refused(store: Store) -> None:
+    lines = io.BytesIO(b'{"chat_history_export": 1}\n{"tenant": "\xff"}\n')
+    with store.open() as history, pytest.raises(InvalidArgumentError, match="not text in UTF-8"):
+        transfer.import_from(io.TextIOWrapper(lines, encoding="utf-8"), history)
 
 
 @on("json", "sqlite")
@@ -174,6 +194,8 @@ def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, sp
         (3, {"payload": '{"role": "user",\n "content": "a"}'}, "several lines"),
         (3, {"payload": "{"}, "Expecting property name"),
         (3, {"metadata": {"n": float("nan")}}, "metadata cannot be kept"),
+        (2, {"created_at": "0001-01-01T00:00:00+14:00"}, "out of range"),
+        (3, {"payload": '{"role": "user", "content": ' + "[" * 100_000 + "]" * 100_000 + "}"}, "nested too deeply"),
     ],
 )
 def test_what_no_store_could_have_exported_is_refused(store: Store, line: int, change: Any, why: str) -> None:
