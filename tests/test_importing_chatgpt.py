@@ -233,6 +233,15 @@ def test_a_long_conversation_arrives(history: ChatHistory, tmp_path: Path) -> No
     assert history.get_message_count("c1") == 3000
 
 
+@pytest.mark.parametrize("time", [float("inf"), float("nan"), -5.0, 10**400, True, "today"])
+def test_a_beginning_that_is_no_time_is_that_of_the_first_message(
+    history: ChatHistory, tmp_path: Path, time: Any
+) -> None:
+    odd = conversation(*ROOT, node("q", "hidden", "user", "Paris?"), current="q") | {"create_time": time}
+    import_from(write(tmp_path / "conversations.json", odd), history)
+    assert history.get_chat("c1").created_at == BEGUN
+
+
 def test_what_is_damaged_is_named(history: ChatHistory, tmp_path: Path) -> None:
     odd = conversation(*ROOT, node("q", "hidden", "user", "Paris?"), current="a")
     odd["mapping"]["odd"] = node("odd", "q", "assistant", "-") | {"message": {"author": "?"}}

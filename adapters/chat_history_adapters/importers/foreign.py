@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from chat_history.backends.base import UNSET, UnsetType
@@ -69,7 +70,7 @@ def moment(value: object) -> datetime | None:
             value = datetime.fromisoformat(value)
         if isinstance(value, datetime):
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf:
             # The seconds of the year 5138 are the milliseconds of 1973.
             while value >= 1e11:
                 value /= 1000
