@@ -41,7 +41,9 @@ from chat_history import (
     InvalidMessageError,
     StorageError,
     StoredMessage,
+    StoreUnavailableError,
     open_history,
+    transfer,
 )
 from chat_history.cli import app
 from chat_history.formats import get_format
@@ -405,6 +407,21 @@ def test_a_file_that_is_something_else_says_what_was_expected(
     path.write_text(text)
     with pytest.raises((InvalidArgumentError, InvalidMessageError), match=problem):
         import_from(path, history)
+
+
+def test_a_store_that_fails_meanwhile_is_not_taken_for_a_bad_file(
+    history: ChatHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise StoreUnavailableError("the server has gone")
+
+    with (tmp_path / "all.jsonl").open("w", encoding="utf-8") as file, open_history("memory:") as other:
+        other.add_message("a", say("user", "hi"))
+        transfer.export(other, file)
+    monkeypatch.setattr(history._backend(), "write", fail)
+    for source in (tmp_path / "all.jsonl", rakam_file(tmp_path / "r.json", {"a": turns(2)})):
+        with pytest.raises(StoreUnavailableError, match=r"^the server has gone$"):
+            import_from(source, history)
 
 
 def test_bytes_that_are_no_text_are_named(history: ChatHistory, tmp_path: Path) -> None:

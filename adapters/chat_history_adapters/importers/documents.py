@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple, TextIO
 
-from chat_history.errors import InvalidArgumentError
+from chat_history.errors import ChatHistoryError, InvalidArgumentError
 
 __all__ = ["Document", "JSONReader", "Shape"]
 
@@ -76,6 +76,8 @@ class Document:
         try:
             with closing(self._parts[part]()) as file:
                 yield file
+        except ChatHistoryError:
+            raise  # of the store that takes in what is read here: some of ours are OSErrors
         except OSError as error:
             raise InvalidArgumentError(f"{part}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
