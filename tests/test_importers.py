@@ -438,15 +438,33 @@ def test_a_source_that_is_not_there_or_damaged_is_named(history: ChatHistory, tm
     with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
         archive.writestr("chat.html", "")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     for name, problem in (
         ("none.json", "No such file"),
         ("r.db", "r.db (is damaged|cannot be read)"),
         ("x.zip", "a damaged zip"),
         ("y.zip", "no conversations.json"),
         ("folder", "no conversations.json"),
+        ("pipe", "no file but a pipe"),
     ):
         with pytest.raises(ChatHistoryError, match=problem):
             import_from(tmp_path / name, history)
+
+
+def test_a_zip_that_is_damaged_or_has_a_password_is_named(history: ChatHistory, tmp_path: Path) -> None:
+    tree = {"a": {"message": {"author": {"role": "user"}, "content": "hi"}, "parent": None}}
+    chats = [{"conversation_id": str(uuid4()), "current_node": "a", "mapping": tree} for _ in range(1000)]
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conversations.json", json.dumps(chats))
+    whole = (tmp_path / "c.zip").read_bytes()
+    listed = whole.index(b"PK\1\2")
+    # What is packed, its sum in the list of files, and there whether it has a password, and how it is compressed.
+    for at, bits in ((60, 0xFF), (listed // 2, 1), (listed + 16, 1), (listed + 8, 1), (listed + 10, 1)):
+        damaged = bytearray(whole)
+        damaged[at] ^= bits
+        (tmp_path / "c.zip").write_bytes(damaged)
+        with pytest.raises(InvalidArgumentError, match=r"c\.zip.* cannot be (unpacked|read)"):
+            import_from(tmp_path / "c.zip", history)
 
 
 def test_a_database_that_is_something_else_says_so(history: ChatHistory, tmp_path: Path, postgres_url: str) -> None:

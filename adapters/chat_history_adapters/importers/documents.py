@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple, TextIO
+from zipfile import BadZipFile
 
 from chat_history.errors import ChatHistoryError, InvalidArgumentError
 
@@ -17,6 +19,8 @@ LONGEST_LINE = 1 << 22
 """Characters of the first line that are looked at, to see what a file is."""
 CUT = 16
 """An error this near to the end of what was read may be of a word that goes on ("tru", "\\u00")."""
+UNREADABLE = (UnicodeDecodeError, BadZipFile, EOFError, zlib.error)
+"""What reading a file may raise besides OSError: bytes that are no text, and those of a damaged zip."""
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -80,8 +84,13 @@ class Document:
             raise  # of the store that takes in what is read here: some of ours are OSErrors
         except OSError as error:
             raise InvalidArgumentError(f"{part}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InvalidArgumentError(f"{part} is not text in UTF-8: {error}") from error
+        except UNREADABLE as error:
+            raise _unreadable(part, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InvalidArgumentError:
+    what = "is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be unpacked"
+    return InvalidArgumentError(f"{name} {what}: {error}; what came before it has arrived")
 
 
 def _first_key(reader: JSONReader) -> tuple[str | None, str]:
@@ -184,8 +193,8 @@ class JSONReader:
         rest = self._text[self._at :]
         try:
             more = self._file.read(max(CHUNK, len(rest)))
-        except UnicodeDecodeError as error:
-            raise InvalidArgumentError(f"{self._name} is not text in UTF-8: {error}") from error
+        except UNREADABLE as error:
+            raise _unreadable(self._name, error) from error
         if more:
             self._before += self._at
             self._text, self._at = rest + more, 0

@@ -51,6 +51,10 @@ def _file(path: Path, stack: ExitStack) -> Source:
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
         return _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
+    if path.exists() and not path.is_file():
+        raise InvalidArgumentError(
+            f"{path} is no file but a pipe or a device: what is imported is read more than once, so put it into a file"
+        )
     with path.open("rb") as file:
         begins = file.read(16)
     if begins == b"SQLite format 3\0":
@@ -66,7 +70,11 @@ def _file(path: Path, stack: ExitStack) -> Source:
 
 
 def _member(archive: ZipFile, name: str) -> TextIO:
-    return TextIOWrapper(archive.open(name), encoding=ENCODING)
+    try:
+        return TextIOWrapper(archive.open(name), encoding=ENCODING)
+    except RuntimeError as error:  # a password, or a compression that Python does not know
+        why = f"{archive.filename} cannot be unpacked: {error}; unpack it, and name the folder"
+        raise InvalidArgumentError(why) from error
 
 
 def _document(path: Path, parts: dict[str, Callable[[], TextIO]]) -> Document:
