@@ -189,7 +189,7 @@ class _Arrival:
     def _finish(self, there: ChatRecord, record: ChatRecord) -> None:
         """Put everything but the messages in its place, in one write."""
         change = Change(record.updated_at, there.version, statuses=self.changed, active=self.active, head=record.head)
-        change.metadata, change.shared = record.metadata, record.shared
+        change.title, change.metadata, change.shared = record.title, record.metadata, record.shared
         self.target.write(self.chat.key, change)
 
     def _compare(self) -> None:

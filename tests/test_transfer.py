@@ -254,7 +254,7 @@ def test_an_interrupted_copy_is_gone_on_with(store: Store, target: Store) -> Non
 
 @into
 @on("sqlite")
-def test_what_was_archived_before_a_copy_goes_on_arrives_so(store: Store, target: Store) -> None:
+def test_what_was_archived_or_renamed_before_a_copy_goes_on_arrives_so(store: Store, target: Store) -> None:
     with store.open() as one, target.open() as other:
         one.add_messages("c", [say("user", str(number)) for number in range(1000)])
         one.archive_oldest_messages("c", 100)
@@ -263,6 +263,7 @@ def test_what_was_archived_before_a_copy_goes_on_arrives_so(store: Store, target
             transfer.copy(one, other, progress=lambda moved: next(steps))
         assert other.get_message_count("c", status="archived") == 100
         one.archive_oldest_messages("c", 50)
+        one.update_chat("c", title="Another", metadata={"a": 1}, shared=True)
         transfer.copy(one, other)
         assert seen(other) == seen(one)
 
