@@ -50,6 +50,7 @@ from chat_history.formats import get_format
 from chat_history.testing import check_chat, say
 from chat_history.testing.checks import contents
 from chat_history_adapters.importers import KINDS, import_from
+from chat_history_adapters.importers.databases import Database
 from chat_history_adapters.importers.documents import JSONReader
 
 
@@ -191,6 +192,25 @@ def test_ten_thousand_messages_take_little_memory(make: Any, tmp_path: Path, dat
 
 
 # ---- again, later
+
+
+@pytest.mark.parametrize(
+    "name", ["rakam sqlite", "rakam postgres", "SQLChatMessageHistory", "PostgresChatMessageHistory"]
+)
+def test_a_table_without_an_index_by_chats_is_not_read_anew_for_each(
+    name: str, history: ChatHistory, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = Database.rows
+
+    def spy(source: Database, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        asked.append(sql)
+        return read(source, sql, *values)
+
+    source = FOREIGN[name](tmp_path / "source", database).source
+    monkeypatch.setattr(Database, "rows", spy)
+    assert import_from(source, history).chats == 2
+    assert len(asked) == 1
 
 
 def test_what_the_source_has_got_since_is_added(history: ChatHistory, tmp_path: Path) -> None:

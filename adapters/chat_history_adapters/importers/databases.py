@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -80,6 +82,15 @@ class Database:
         raise InvalidArgumentError(
             f"{self.name} has no table{of_name} of {what}, which has the columns {', '.join(columns)}"
         )
+
+    def chats(self, sql: str) -> Iterator[tuple[Any, Any, Iterator[tuple[Any, ...]]]]:
+        """(id, time, rows) of each chat, of a SELECT that gives a chat's rows one after the other, those two first.
+
+        All chats by one SELECT, since not every such table has an index by chats: asked for one by one, each of them
+        would be looked for in the whole table.
+        """
+        for (chat_id, began), rows in groupby(self.rows(sql), key=itemgetter(0, 1)):
+            yield chat_id, began, (row[2:] for row in rows)
 
 
 # ---- SQLite

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from .databases import Database, Table
+from .databases import Database
 from .foreign import ForeignChat, ForeignMessage, Source, moment
 
 __all__ = ["IMPORTER", "LangChain"]
@@ -31,19 +31,14 @@ class LangChain:
         database = cast(Database, source)
         found = database.one(table, "messages of LangChain", *COLUMNS)
         time = "created_at" if "created_at" in found.columns else "NULL"
+        sessions = f"SELECT session_id, MIN(id) AS first, MIN({time}) AS began FROM {found.sql} GROUP BY session_id"  # noqa: S608
         sql = (
-            f"SELECT CAST(session_id AS TEXT), session_id, MIN({time}) FROM {found.sql} "  # noqa: S608
-            "GROUP BY session_id ORDER BY MIN(id)"
+            f"SELECT CAST(m.session_id AS TEXT), began, CAST(m.message AS TEXT), {time} FROM {found.sql} AS m "  # noqa: S608
+            f"LEFT JOIN ({sessions}) AS s ON s.session_id = m.session_id ORDER BY s.first, m.id"
         )
-        for chat_id, session_id, created_at in database.rows(sql):
-            rows = _rows(database, found, time, session_id)
-            yield ForeignChat(chat_id or "", rows, created_at=moment(created_at))
+        for chat_id, began, rows in database.chats(sql):
+            messages = (ForeignMessage(content, "langchain", moment(said)) for content, said in rows)
+            yield ForeignChat(chat_id or "", messages, created_at=moment(began))
 
 
 IMPORTER = LangChain()
-
-
-def _rows(database: Database, table: Table, time: str, session_id: object) -> Iterator[ForeignMessage]:
-    sql = f"SELECT CAST(message AS TEXT), {time} FROM {table.sql} WHERE session_id = ? ORDER BY id"  # noqa: S608
-    for content, created_at in database.rows(sql, session_id):
-        yield ForeignMessage(content, "langchain", moment(created_at))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .databases import Database, Table
+from .databases import Database
 from .documents import Document, JSONReader
 from .foreign import ForeignChat, ForeignMessage, Source, moment
 
 __all__ = ["IMPORTER", "Rakam"]
 
 MESSAGES = ("id", "chat_id", "message_order", "message_data")
+CHATS = ("chats", "chat_sessions")
 
 
 class Rakam:
@@ -53,21 +54,15 @@ def _messages(reader: JSONReader) -> Iterator[ForeignMessage]:
 
 def _of_database(database: Database, table: str | None) -> Iterator[ForeignChat]:
     messages = database.one(table, "rakam's messages", *MESSAGES)
-    chats = [each for each in database.having("chat_id") if each.schema == messages.schema and each.name in CHATS]
-    times = "created_at" if chats and "created_at" in chats[0].columns else "NULL"
-    source = chats[0] if chats else messages
-    for chat_id, created_at in database.rows(f"SELECT DISTINCT chat_id, {times} FROM {source.sql} ORDER BY 1"):  # noqa: S608
-        yield ForeignChat(str(chat_id), _rows(database, messages, chat_id), created_at=moment(created_at))
-
-
-CHATS = ("chats", "chat_sessions")
-
-
-def _rows(database: Database, table: Table, chat_id: str) -> Iterator[ForeignMessage]:
-    time = "created_at" if "created_at" in table.columns else "NULL"
+    found = [each for each in database.having("chat_id") if each.schema == messages.schema and each.name in CHATS]
+    chats = found[0] if found else messages
+    began = "created_at" if found and "created_at" in chats.columns else "NULL"
+    said = "m.created_at" if "created_at" in messages.columns else "NULL"
     sql = (
-        f"SELECT CAST(message_data AS TEXT), {time} FROM {table.sql} "  # noqa: S608
-        "WHERE chat_id = ? ORDER BY message_order, id"
+        f"SELECT c.chat_id, began, m.id, CAST(m.message_data AS TEXT), {said} FROM "  # noqa: S608
+        f"(SELECT DISTINCT chat_id, {began} AS began FROM {chats.sql}) AS c "
+        f"LEFT JOIN {messages.sql} AS m ON m.chat_id = c.chat_id ORDER BY c.chat_id, m.message_order, m.id"
     )
-    for content, created_at in database.rows(sql, chat_id):
-        yield ForeignMessage(content, created_at=moment(created_at))
+    for chat_id, time, rows in database.chats(sql):
+        read = (ForeignMessage(content, created_at=moment(at)) for number, content, at in rows if number is not None)
+        yield ForeignChat(str(chat_id), read, created_at=moment(time))
