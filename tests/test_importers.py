@@ -256,6 +256,14 @@ def test_a_chat_of_that_id_from_elsewhere_is_left_as_it_is(store: Store, tmp_pat
         assert ann.get_chat_history("a") == turns(3)
 
 
+def test_a_chat_that_begins_with_another_message_now_is_left_as_it_is(history: ChatHistory, tmp_path: Path) -> None:
+    import_from(rakam_file(tmp_path / "r.json", {"a": turns(4)}), history)
+    before = everything(history)
+    with pytest.raises(ChatExistsError, match="'a' already, with other messages"):
+        import_from(rakam_file(tmp_path / "r.json", {"a": turns(6)[2:]}), history)
+    assert everything(history) == before
+
+
 # ---- what each says beside its messages
 
 
