@@ -52,20 +52,21 @@ class _Chat(NamedTuple):
 
 
 def copy(source: ChatHistory, target: ChatHistory, *, progress: Progress | None = None) -> Moved:
-    """Copy every chat of every owner of one store into another, whatever the two are.
+    """Copy every chat of every owner of one store into another, whatever the two are; of `for_user`, that owner's.
 
     A copy that was interrupted is gone on with by the same call: what has arrived is not copied again. Each chat is
     compared with its source when it has arrived. `ChatExistsError` for a chat that the target has with other messages;
-    those that came before it have arrived, and it is as it was.
+    those that came before it have arrived, and it is as it was. `InvalidArgumentError` for a chat of another owner than
+    the target's, where that is of `for_user`.
     """
-    return _receive(target._backend(), _chats(source._backend()), progress)
+    return _receive(target, _chats(source), progress)
 
 
 def export(source: ChatHistory, file: TextIO, *, progress: Progress | None = None) -> Moved:
-    """Write every chat of every owner of a store to a file, as JSON Lines in UTF-8."""
+    """Write every chat of every owner of a store to a file, as JSON Lines in UTF-8; of `for_user`, that owner's."""
     file.write(json.dumps(HEADER) + "\n")
     chats = messages = 0
-    for key, record, stored in _chats(source._backend()):
+    for key, record, stored in _chats(source):
         line = {"tenant": key.tenant_id, "user": key.user_id, "chat": key.chat_id}
         file.write(_written(line | _chat_fields(record)))
         chats += 1
@@ -82,14 +83,15 @@ def import_from(file: TextIO, target: ChatHistory, *, progress: Progress | None 
 
     `InvalidArgumentError`, naming the line, for a file that is no export.
     """
-    return _receive(target._backend(), _read(file), progress)
+    return _receive(target, _read(file), progress)
 
 
 # ---- from a store
 
 
-def _chats(backend: Backend) -> Iterator[_Chat]:
-    for owner in backend.owners():
+def _chats(source: ChatHistory) -> Iterator[_Chat]:
+    backend = source._backend()
+    for owner in [source._owner] if source._is_view else backend.owners():
         for chat_id in backend.chat_ids(owner):
             key = chat_key(owner, chat_id)
             record, outline = backend.get_chat(key), backend.outline(key)
@@ -110,10 +112,16 @@ def _as_of(backend: Backend, key: ChatKey, outline: Outline) -> Iterator[Record]
 # ---- into a store
 
 
-def _receive(target: Backend, chats: Iterable[_Chat], progress: Progress | None) -> Moved:
+def _receive(target: ChatHistory, chats: Iterable[_Chat], progress: Progress | None) -> Moved:
+    backend = target._backend()
     moved = Moved(0, 0)
     for chat in chats:
-        arrival = _Arrival(target, chat)
+        if target._is_view and chat.key[:2] != target._owner[:2]:
+            raise InvalidArgumentError(
+                f"chat {shortened(chat.key.chat_id)} is another user's, and only those of {target.user_id!r} come in "
+                "here: what is of several users goes into the history itself, not into for_user (or --user)"
+            )
+        arrival = _Arrival(backend, chat)
         for count in arrival.run():
             if progress:
                 progress(Moved(moved.chats + 1, moved.messages + count))

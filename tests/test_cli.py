@@ -336,6 +336,8 @@ def test_a_store_is_copied_exported_and_imported(store: str, url: str) -> None:
     assert piped.stdout == Path("all.jsonl").read_text()
     given = CliRunner().invoke(app, ["import", "-", "--url", "third.json"], input=piped.stdout)
     assert (given.exit_code, given.stdout) == (0, "")
+    refused = CliRunner().invoke(app, ["import", "all.jsonl", "--url", "fourth.db", "--user", "ann"])
+    assert (refused.exit_code, "is another user's" in refused.stderr) == (1, True)
 
 
 def test_an_export_overwrites_nothing_and_leaves_no_half_file(store: str, tmp_path: Path) -> None:

@@ -238,6 +238,29 @@ def test_a_chat_with_other_messages_is_left_as_it_is(store: Store, target: Store
             assert seen(other) == before
 
 
+@on(*DURABLE)
+def test_a_view_of_one_user_moves_nobody_elses_chats(store: Store) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        fill(history)
+        ann = history.for_user("ann", tenant_id="acme")
+        hers = {key: chat for key, chat in seen(history).items() if key[:2] == ("acme", "ann")}
+        mine, everybodys = io.StringIO(), io.StringIO()
+        assert transfer.export(ann, mine) == transfer.copy(ann, other) == (2, 600)
+        assert seen(other) == hers
+        shown = io.StringIO()
+        transfer.export(history.for_user("bob", tenant_id="acme").shared_by("ann"), shown)
+        lines = list(map(json.loads, shown.getvalue().strip().split("\n")))[1:]
+        assert {(line["tenant"], line["user"], line["chat"]) for line in lines} == {("acme", "ann", "c")}
+        transfer.export(history, everybodys)
+        for view, file in ((other.for_user("bob"), mine), (other.for_user("ann", tenant_id="acme"), everybodys)):
+            file.seek(0)
+            with pytest.raises(InvalidArgumentError, match="is another user's"):
+                transfer.import_from(file, view)
+        with pytest.raises(InvalidArgumentError, match="is another user's"):
+            transfer.copy(history, other.for_user("bob"))
+        assert seen(other) == hers
+
+
 @into
 @on("json", "sqlite")
 def test_an_interrupted_copy_is_gone_on_with(store: Store, target: Store) -> None:

@@ -48,14 +48,18 @@ def import_(
     table: Annotated[str | None, typer.Option(help="Which table, where a database has several of the kind.")] = None,
     skip: Annotated[bool, typer.Option("--skip", help="Leave out messages that cannot be read.")] = False,
     url: Url = None,
-    user: Annotated[str | None, typer.Option(help="Whose the chats of another library's store become.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Whose the chats of another library's store become, or those of a file are.")
+    ] = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Read every chat of a file or another library's store. What has arrived before is not read again."""
     from chat_history_adapters.importers import import_from
 
-    with opened(url, user, tenant) as history, _bar() as progress:
+    with opened(url) as history, _bar() as progress:
+        if user is not None or tenant is not None:
+            history = history.for_user(history.user_id if user is None else user, tenant_id=tenant)
         if source == "-":
             moved = transfer.import_from(typer.get_text_stream("stdin", encoding="utf-8"), history, progress=progress)
         else:
