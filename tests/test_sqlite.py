@@ -118,6 +118,30 @@ def test_a_path_that_no_file_can_have_is_an_error_in_plain_words(tmp_path: Path,
         SQLiteBackend(tmp_path / name)
 
 
+@pytest.mark.parametrize("what", ["moved", "deleted", "replaced"])
+def test_nothing_is_acknowledged_into_a_file_that_has_not_its_name_any_more(path: Path, what: str) -> None:
+    other = path.with_name("other.db")
+    with opened(path) as history:
+        history.add_message("c", HELLO)
+        assert history.get_chat_history("c") == [HELLO]
+        if what == "replaced":
+            opened(other).shutdown()
+            other.replace(path)
+        elif what == "moved":
+            path.rename(other)
+        else:
+            path.unlink()
+        with pytest.raises(StorageError, match="moved, replaced or deleted"):
+            history.add_message("c", HELLO)
+        with pytest.raises(StorageError, match="moved, replaced or deleted"):
+            history.get_chat_history("c")
+        assert path.exists() == (what == "replaced")
+        if what == "moved":
+            other.rename(path)
+            history.add_message("c", HELLO)
+            assert history.get_chat_history("c") == [HELLO, HELLO]
+
+
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a folder"):
         SQLiteBackend(tmp_path)

@@ -66,6 +66,8 @@ class SQLiteFile:
         self._leaves_no_trace = self.read_only = read_only and not self._in_memory
         """Whether this process may not, or shall not, write to it."""
         self._closed = False
+        self._identity: tuple[int, int] | None = None
+        """Which file has the path, once it is open to be written."""
         self._writer: sqlite3.Connection | None = None
         self._idle: list[sqlite3.Connection] = []
         self._make_locks()
@@ -83,6 +85,7 @@ class SQLiteFile:
                 # Only now: the journal's mode is written into the file, which might have been another application's.
                 self._choose_journal(self._writer)
                 self._writer.execute("PRAGMA busy_timeout = 0")
+                self._identity = _identity(self.path)
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -103,6 +106,7 @@ class SQLiteFile:
                 try:
                     self._begin(connection)
                     result = work(connection, *arguments)
+                    self._check_unmoved()
                     connection.execute("COMMIT")
                 except BaseException:
                     if connection.in_transaction:
@@ -190,6 +194,7 @@ class SQLiteFile:
         if self._in_memory:
             return self._read_in_memory(statement, parameters)
         with self._reads:
+            self._check_unmoved()
             try:
                 try:
                     connection = self._idle.pop()
@@ -251,9 +256,18 @@ class SQLiteFile:
                 connection.execute("PRAGMA fullfsync = ON")
         return connection
 
+    def _check_unmoved(self) -> None:
+        """SQLite goes on with a file that was moved, replaced or deleted, where nobody would find what it writes."""
+        if self._identity is not None and _identity(self.path) != self._identity:
+            raise StorageError(
+                f"{self.path} is not the file any more that was opened: it was moved, replaced or deleted, and nothing "
+                "was written; put it back, or open the history again to go on with what is there now"
+            )
+
     def _reopen(self) -> sqlite3.Connection:
         if self.read_only:
             raise StorageError(f"{self.path} can only be read: this user may not write the file, or to its folder")
+        self._check_unmoved()  # before a connection makes an empty file of that name
         self._writer = self._connect()
         if not self._in_memory:
             self._writer.execute("PRAGMA busy_timeout = 0")
@@ -351,6 +365,14 @@ def _read_only_uri(path: str, *, leaves_no_trace: bool) -> str:
     else:
         is_all = not _size(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)
     return f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if is_all else ''}"
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _size(path: str) -> int:
