@@ -430,6 +430,24 @@ def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(
     assert contents(history) == ["Hello!"]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_after_a_deletion_that_was_undone_appends_go_on(
+    opened: Opener, other: psycopg.Connection[Any], count: int
+) -> None:
+    # Two of them, so that appends also wait for the disk by a statement of its own.
+    histories = opened(timeout=0.1), opened()
+    for number in range(10):
+        histories[number % 2].add_message("c", say(number))
+        contents(histories[0])  # psycopg prepares as well
+    with other.transaction():
+        other.execute("SELECT * FROM chats FOR UPDATE")
+        with pytest.raises(StoreBusyError):
+            histories[0].delete_chat_history("c")
+    for number in range(3):
+        histories[0].add_messages("c", [say(f"after {number}")] * count)
+    assert contents(histories[0])[10:] == [f"after {number}" for number in range(3) for _ in range(count)]
+
+
 @pytest.mark.parametrize("timeout", [2_147_484, 1e9])
 def test_a_timeout_may_be_as_long_as_one_likes(opened: Opener, timeout: float) -> None:
     history = opened(timeout=timeout)

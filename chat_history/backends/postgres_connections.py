@@ -34,6 +34,9 @@ ATTEMPTS = 5
 
 _AGAIN = {"40001", "40P01"}
 """SQLSTATE: two transactions stood in each other's way, and this one was undone."""
+_UNPREPARED = "26000"
+"""Where a statement is not prepared any more, and so was not begun: psycopg lets its session forget all of them, ours
+too, when it has undone a transaction."""
 _BUSY = _AGAIN | {"53300", "55P03", "57014"}
 _DAMAGED = {"XX001", "XX002"}
 _DUPLICATE = "23505"
@@ -170,7 +173,8 @@ class Connections:
                     connection.close()  # and with it all that it has prepared
                 # A duplicate after a loss: the statement that was thought lost has got through after all.
                 got_through = was_lost and error.sqlstate == _DUPLICATE
-                if not (left and (is_lost or is_outdated or got_through or error.sqlstate in _AGAIN)):
+                may_again = is_outdated or got_through or error.sqlstate in {*_AGAIN, _UNPREPARED}
+                if not (left and (is_lost or may_again)):
                     raise self._explained(error, is_lost=is_lost) from error
             finally:
                 self._give_back(connection)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import generators
-from psycopg.errors import error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
@@ -65,4 +65,8 @@ def ask(connection: Connection, statement: str, parameters: Sequence[str | None]
         connection.pgconn.send_query_prepared(name, values)
     else:
         connection.pgconn.send_query_params(statement.encode(), values)
-    return connection.answer()
+    try:
+        return connection.answer()
+    except InvalidSqlStatementName:
+        connection.names.clear()  # so that whoever asks again prepares it again
+        raise
