@@ -162,6 +162,11 @@ class Chats:
         assert history.delete_chat_history(chat)
         assert contents(history) == ["other"]
 
+    def test_long_chat_ids_that_differ_at_their_ends_are_two(self, history: ChatHistory) -> None:
+        for end in "ab":
+            history.add_message("x" * 3000 + end, say("user", end))
+        assert [contents(history, "x" * 3000 + end) for end in "ab"] == [["a"], ["b"]]
+
     def test_chats_that_nobody_touched_for_long_are_purged(self, history: ChatHistory, reopen: Reopen) -> None:
         for chat in ("a", "b", "c"):
             history.add_messages(chat, says("x", "y"))

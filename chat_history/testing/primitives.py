@@ -130,6 +130,32 @@ class Primitives:
         assert (chat.title, chat.metadata, chat.shared, chat.head) == ("U", '{"a": 1}', True, "f")
         assert (chat.message_count, chat.version) == (3, written.version)
 
+    def test_a_replacement_keeps_id_parent_status_and_time_and_nothing_else(self, backend: Backend) -> None:
+        given = [draft(each)._replace(status=status) for each, status in (("a", "archived"), ("b", "superseded"))]
+        at = backend.write(KEY, Change(NOW, 0, [*given, draft("c")], active=1)).version
+        new = Draft("x", "tool", "my_format", "2", '{"a": 1}', "new", b"n" * 16, LATER, '{"m": 1}')
+        backend.write(KEY, Change(LATER, at, replacements=[(position, new) for position in range(3)]))
+        assert backend.read(KEY, status=None) == [
+            Record(position, each, parent, status, "tool", "my_format", "2", '{"a": 1}', "new", NOW, '{"m": 1}')
+            for position, each, parent, status in (
+                (0, "a", None, "archived"),
+                (1, "b", "a", "superseded"),
+                (2, "c", "b", "active"),
+            )
+        ]
+        outline = backend.outline(KEY)
+        assert outline is not None
+        assert [bytes(row[4]) for row in outline.rows] == [b"n" * 16] * 3
+
+    def test_owners_are_those_who_have_a_chat_by_tenant_and_user(self, backend: Backend) -> None:
+        owners = [owner_key(*names) for names in (("", "b"), ("", "a"), ("t", ""), ("", ""), ("s", "z"))]
+        for owner in owners:
+            backend.write(chat_key(owner, "c"), Change(NOW, 0))
+        assert backend.owners() == sorted(owners)
+        assert backend.delete_chat(chat_key(owners[0], "c"))
+        assert backend.clear(owners[4]).chats == 1
+        assert backend.owners() == sorted(owners[1:4])
+
     def test_a_change_at_another_version_does_nothing_of_what_it_says(self, backend: Backend) -> None:
         at = backend.write(KEY, Change(NOW, drafts=[draft("a"), draft("b")], active=2)).version
         before = backend.get_chat(KEY), backend.read(KEY, status=None)
@@ -170,6 +196,10 @@ class Primitives:
         assert chat is not None
         assert (chat.created_at, chat.updated_at) == (LATER, LATER)
         assert chat.version == first_version(LATER) + 1
+        backend.append(KEY, draft("c"))
+        chat = backend.get_chat(KEY)
+        assert chat is not None
+        assert (chat.created_at, chat.updated_at) == (LATER, LATER)
 
     def test_chats_of_the_same_moment_are_listed_by_key(self, backend: Backend) -> None:
         keys = [chat_key(OWNER, f"chat {number}") for number in range(12)]

@@ -103,6 +103,17 @@ class Searching:
         assert len(history.search("item", limit=1000)) == len(history.search("item", limit=10**30)) == 50
         assert history.search("item", "nowhere") == []
 
+    def test_a_few_that_have_every_word_are_found_among_many_that_have_one(self, history: ChatHistory) -> None:
+        history.add_messages("c", [say("user", "red green"), *[say("user", "red")] * 50])
+        assert found(history, "red green", limit=1) == ["[red] [green]"]
+        assert found(history, "red green", "c", limit=1) == ["[red] [green]"]
+
+    def test_a_search_in_a_chat_finds_no_title_and_no_message_of_another(self, history: ChatHistory) -> None:
+        for chat in "ab":
+            history.create_chat(chat, title=f"Red {chat}")
+            history.add_message(chat, say("user", f"red {chat}"))
+        assert found(history, "red", "a") == ["[Red] a", "[red] a"]
+
     def test_what_was_written_since_the_last_search_is_found(self, history: ChatHistory, reopen: Reopen) -> None:
         other = reopen()
         for number in range(40):
