@@ -6,6 +6,8 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,17 @@ def test_a_pool_that_prepares_nothing_is_used_behind_a_pooler(pooled_url: str, s
     ):
         assert prepared(history) == 0
         assert history.get_message_count("c") == 5
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_threads_have_connections_of_their_own_behind_a_pooler(pooled_url: str, schema: str, is_given: bool) -> None:
+    options = {"client_encoding": "utf-8", "prepare_threshold": None}
+    with ExitStack() as closing:
+        pool = closing.enter_context(ConnectionPool(pooled_url, kwargs=options, open=True)) if is_given else None
+        history = closing.enter_context(ChatHistory(PostgresBackend(pooled_url, pool=pool, schema=schema)))
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda number: history.add_message(str(number % 4), say("user", "Hello!")), range(40)))
+        assert [history.get_message_count(str(chat)) for chat in range(4)] == [10] * 4
 
 
 def test_who_says_so_prepares_statements_behind_a_pooler(postgres_url: str, schema: str) -> None:

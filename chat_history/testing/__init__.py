@@ -25,7 +25,7 @@ from .reading import Reading
 from .refusing import Refusing
 from .saves import Saving
 from .searching import Searching
-from .sharing import Sharing
+from .threads import Threads
 from .versions import Versions
 
 __all__ = ["Conformance", "KeptContents", "check_chat", "say"]
@@ -45,7 +45,7 @@ class Conformance(
     Opening,
     Refusing,
     Primitives,
-    Sharing,
+    Threads,
 ):
     """The promises of a backend.
 

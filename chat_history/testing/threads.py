@@ -13,7 +13,7 @@ from chat_history.history import ChatHistory
 
 from .checks import check_chat, contents, say, texts
 
-__all__ = ["Sharing"]
+__all__ = ["Threads"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
         return list(pool.map(begin, works))
 
 
-class Sharing:
+class Threads:
     """What several threads do to one store at once."""
 
     def test_messages_that_threads_add_at_once_are_all_stored_in_the_order_of_each(self, history: ChatHistory) -> None:
