@@ -344,3 +344,42 @@ def test_nothing_of_the_oldest_turns_stays_beside_the_prompt(store: Store) -> No
             assert "secret" not in str(list(history.iter_messages("c", status=None)))
             assert not history.search("secret")
             check_tree(history, "c")
+
+
+@on(*ALL)
+def test_a_list_that_still_has_what_the_limit_deleted_is_stored_once(store: Store) -> None:
+    with ChatHistory(store.backend(), max_messages=4, overflow="delete") as history:
+        kept = [LEAD]
+        for number in range(6):
+            kept += [say("user", f"q{number}"), say("assistant", "yes")]
+            assert [each.text for each in history.save_messages("c", kept)][-2:] == [f"q{number}", "yes"]
+            before = list(history.iter_messages("c", status=None))
+            assert history.save_messages("c", kept) == []
+            assert list(history.iter_messages("c", status=None)) == before, "with its ids, and nothing beside it"
+        assert active(history) == [LEAD["content"], "q4", "yes", "q5", "yes"]
+        kept[-1] = say("assistant", "no")
+        assert [each.text for each in history.save_messages("c", kept)] == ["no"]
+        assert active(history) == [LEAD["content"], "q4", "yes", "q5", "no"]
+        check_tree(history, "c")
+
+
+def test_an_agent_that_keeps_its_messages_goes_on_where_the_oldest_turns_are_deleted() -> None:
+    agent = Agent(TestModel(), system_prompt="Be terse.")
+    with open_history("memory:", max_messages=4, overflow="delete") as history:
+        history.add_messages("c", [LEAD, say("user", "by hand"), say("assistant", "so")])
+        kept = history.get_message_history("c")
+        for number in range(5):
+            kept = agent.run_sync(f"q{number}", message_history=kept).all_messages()
+            assert len(history.save_messages("c", kept)) == 2
+            assert history.save_messages("c", kept) == []
+        assert {message.status for message in history.iter_messages("c", status=None)} == {"active"}
+        assert history.get_message_count("c") == 5
+
+
+def test_what_stood_before_a_chat_is_stored_where_nothing_was_deleted() -> None:
+    with open_history("memory:", max_messages=4, overflow="delete") as history:
+        history.add_message("c", say("user", "q2"))
+        told = [say(role, f"{role[0]}{number}") for number in range(3) for role in ("user", "assistant")]
+        with pytest.warns(ChatHistoryWarning, match="new branch"):
+            history.save_messages("c", [*told[:4], say("user", "q2"), say("assistant", "a2")])
+        assert active(history) == ["u1", "a1", "q2", "a2"]
