@@ -132,9 +132,13 @@ def plan(
         found = Plan(0, give(0))
     else:
         found = _continued(branch, digests, give, read, whole=whole)
+    at = branch.positions[found.kept - 1] if found.kept else ROOT
+    size = len(branch.positions)
+    if found.strange and found.new and branch.archived == size and (at, found.new[0].digest) not in branch.displaced:
+        # Nothing is active, so the window that the list goes on from was empty.
+        found, at = Plan(size, found.new), branch.positions[-1]
     if not branch.displaced or not found.new:
         return found
-    at = branch.positions[found.kept - 1] if found.kept else ROOT
     revived = []
     for each in found.new:
         place = branch.displaced.get((at, each.digest))

@@ -82,18 +82,23 @@ class Model:
         for position in self.branch():
             if position not in kept:
                 self.rows[position].status = "superseded"
-        at = kept[-1] if kept else None
+        end = kept[-1:]
         for index, message in enumerate(new):
-            found = [
-                position
-                for position, row in self.rows.items()
-                if row.status == "superseded" and row.parent == at and row.message == message and position not in kept
-            ]
+            found = self.displaced(end, message)
             if not found:
                 return new[index:]
-            at = max(found)
-            self.rows[at].status = "active"
+            end = [max(found)]
+            self.rows[end[0]].status = "active"
         return []
+
+    def displaced(self, end: list[int], message: Message) -> list[int]:
+        """Where this message follows the last of these on a branch that is not the active one."""
+        at = end[-1] if end else None
+        return [
+            position
+            for position, row in self.rows.items()
+            if row.status == "superseded" and row.parent == at and row.message == message
+        ]
 
     def save(self, given: list[Message]) -> tuple[list[Message], bool]:
         """What is left to be stored, and whether the list was of strangers."""
@@ -102,9 +107,12 @@ class Model:
             return [], False
         start, kept, carried = place(given, self.messages(branch))
         new = given[carried + kept :]
-        left = self.displace(branch[: start + kept], new)
-        strange = start + kept < len(branch) and carried + kept <= leading(given) and len(left) == len(new)
-        return left, strange
+        strange = start + kept < len(branch) and carried + kept <= leading(given)
+        ends = branch[: start + kept]
+        if strange and new and not self.of("active") and not self.displaced(ends, new[0]):
+            return self.displace(branch, new), False
+        left = self.displace(ends, new)
+        return left, strange and len(left) == len(new)
 
     def set(self, given: list[Message]) -> list[Message]:
         active = self.of("active")

@@ -44,6 +44,21 @@ class Saving:
         assert texts(history.save_messages("c", says("c", "d", "e"))) == ["e"]
         assert contents(history) == ["a", "b", "c", "d", "e"]
 
+    def test_a_list_that_goes_on_from_an_empty_window_follows_what_is_archived(self, history: ChatHistory) -> None:
+        asked = history.add_messages("c", says("a", "b", "c", "d"))
+        history.archive_oldest_messages("c", 2)
+        history.switch_branch("c", asked[1].message_id)
+        assert history.get_message_history("c", "openai") == []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (new,) = history.save_messages("c", says("c, edited"))
+        assert new.parent == asked[1].message_id
+        assert history.get_message_count("c", "archived") == 2
+        history.switch_branch("c", asked[1].message_id)
+        assert history.save_messages("c", says("c", "d")) == []
+        assert contents(history) == ["c", "d"]
+        check_chat(history, "c")
+
     def test_a_list_that_departs_displaces_what_stays_readable(self, history: ChatHistory) -> None:
         history.add_messages("c", says("a", "b", "c"))
         before = list(history.get_messages("c"))
