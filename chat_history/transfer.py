@@ -93,10 +93,27 @@ def _chats(source: ChatHistory) -> Iterator[_Chat]:
     backend = source._backend()
     for owner in [source._owner] if source._is_view else backend.owners():
         for chat_id in backend.chat_ids(owner):
-            key = chat_key(owner, chat_id)
-            record, outline = backend.get_chat(key), backend.outline(key)
-            if record is not None and outline is not None:
-                yield _Chat(key, record._replace(head=outline.head), _as_of(backend, key, outline))
+            if chat := _stored(backend, chat_key(owner, chat_id)):
+                yield chat
+
+
+class _DeletedError(StorageError):
+    """What was to be read of a chat is not there any more."""
+
+
+def _stored(backend: Backend, key: ChatKey) -> _Chat | None:
+    while True:
+        record, outline = backend.get_chat(key), backend.outline(key)
+        if record is None or outline is None:
+            return None
+        messages: Iterable[Record] = _as_of(backend, key, outline)
+        if len(outline.rows) <= PAGE:
+            # Nothing of it has been handed on yet, so it can be read anew where others delete from it.
+            try:
+                messages = list(messages)
+            except _DeletedError:
+                continue
+        return _Chat(key, record._replace(head=outline.head), messages)
 
 
 def _as_of(backend: Backend, key: ChatKey, outline: Outline) -> Iterator[Record]:
@@ -106,7 +123,7 @@ def _as_of(backend: Backend, key: ChatKey, outline: Outline) -> Iterator[Record]
         if row := rows.pop(record.position, None):
             yield record._replace(parent=row[2], status=row[3])
     if rows:
-        raise StorageError(f"messages of chat {shortened(key.chat_id)} were deleted meanwhile; begin again to go on")
+        raise _DeletedError(f"messages of chat {shortened(key.chat_id)} were deleted meanwhile; begin again to go on")
 
 
 # ---- into a store

@@ -313,6 +313,24 @@ def test_a_copy_that_was_killed_twice_and_resumed_is_equal(store: Store, target:
         assert seen(other) == seen(one)
 
 
+@on(*DURABLE)
+def test_a_chat_that_others_delete_from_meanwhile_is_read_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk, doomed = transfer.walk, ["c", "c", "d"]
+
+    def meddle(*given: Any) -> Any:
+        if doomed:
+            chat_id = doomed.pop(0)
+            history.delete_last_message(chat_id) if chat_id == "c" else history.delete_chat_history(chat_id)
+        return walk(*given)
+
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        history.add_messages("c", [say("user", str(number)) for number in range(5)])
+        history.add_messages("d", [say("user", str(number)) for number in range(5)])
+        monkeypatch.setattr(transfer, "walk", meddle)
+        assert transfer.copy(history, other) == (1, 3)
+        assert seen(other) == seen(history)
+
+
 @into
 @on("sqlite")
 def test_who_is_written_to_meanwhile_is_named(store: Store, target: Store) -> None:
