@@ -1,7 +1,8 @@
 """Chats from one store to another, or to a file and back: streamed, resumable, and compared when they have arrived.
 
 A file of an export is JSON Lines (docs/transfer.md): a line for a chat, then one for each of its messages, of every
-branch. Ids, times, statuses and payloads arrive as they were; positions are given out anew, in the same order.
+branch, and at the end one that says how many there are. Ids, times, statuses and payloads arrive as they were;
+positions are given out anew, in the same order.
 """
 
 from __future__ import annotations
@@ -75,13 +76,15 @@ def export(source: ChatHistory, file: TextIO, *, progress: Progress | None = Non
             messages += 1
             if progress and messages % PAGE == 0:
                 progress(Moved(chats, messages))
-    return Moved(chats, messages)
+    moved = Moved(chats, messages)
+    file.write(_written(moved._asdict()))
+    return moved
 
 
 def import_from(file: TextIO, target: ChatHistory, *, progress: Progress | None = None) -> Moved:
     """Read every chat of an exported file into a store. See `copy` for what happens to what is there already.
 
-    `InvalidArgumentError`, naming the line, for a file that is no export.
+    `InvalidArgumentError`, naming the line, for a file that is no export, or not a whole one.
     """
     return _receive(target, _read(file), progress)
 
@@ -281,9 +284,7 @@ def _written(fields: dict[str, Any]) -> str:
 
 
 def _read(file: TextIO) -> Iterator[_Chat]:
-    lines = _lines(file)
-    if next(lines, (0, {}))[1] != HEADER:
-        raise InvalidArgumentError("this is no export of chat_history: its first line is another one")
+    lines = _between(_lines(file))
     waiting = next(lines, None)
     while waiting is not None:
         number, line = waiting
@@ -322,6 +323,28 @@ def _read(file: TextIO) -> Iterator[_Chat]:
         yield _Chat(key, record, stored)
         for _ in stored:
             pass
+
+
+def _between(lines: Iterator[tuple[int, Mapping[str, Any]]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The lines between the first one and the last, which says how many they are."""
+    if next(lines, (0, {}))[1] != HEADER:
+        raise InvalidArgumentError("this is no export of chat_history: its first line is another one")
+    chats = messages = 0
+    for number, line in lines:
+        if line.keys() == set(Moved._fields):
+            if line != Moved(chats, messages)._asdict():
+                raise _bad(number, f"it does not say what stands before it: {chats} chats with {messages} messages")
+            for number, _ in lines:
+                raise _bad(number, "it comes after the end")
+            return
+        if "payload" in line:
+            messages += 1
+        else:
+            chats += 1
+        yield number, line
+    raise InvalidArgumentError(
+        "the export was cut off: it has no last line that says how much it holds; import the whole file to go on"
+    )
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:

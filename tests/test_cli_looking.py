@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from command import invoke, output, printed, told
@@ -91,12 +91,13 @@ def test_stats_count_the_whole_store_and_one_owner(store: str) -> None:
 
 
 def test_stats_go_by_the_day_and_show_the_newest_days() -> None:
-    lines = [{"chat_history_export": 1}]
+    lines: list[dict[str, Any]] = [{"chat_history_export": 1}]
     for day in (1, 2, 3):
         when = f"2026-01-0{day}T12:00:00+00:00"
         chat = {"tenant": "", "user": "", "chat": f"of day {day}"}
         fields = {"title": "", "shared": False, "head": None, "created_at": when, "updated_at": when, "metadata": None}
         lines.append(chat | fields)
+    lines.append({"chats": 3, "messages": 0})
     Path("days.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     told("import", "days.jsonl", "--url", "days.db")
     (two,) = printed("stats", "--days", "2", "--url", "days.db")

@@ -117,8 +117,9 @@ def test_an_export_says_all_of_a_message_on_its_line(store: Store) -> None:
         (one,) = history.add_messages("c", [say("user", "hi")], metadata={"m": 1})
         file = io.StringIO()
         transfer.export(history, file)
-    header, chat, message = map(json.loads, file.getvalue().splitlines())
+    header, chat, message, end = map(json.loads, file.getvalue().splitlines())
     assert header == {"chat_history_export": 1}
+    assert end == {"chats": 1, "messages": 1}
     assert (chat["chat"], chat["head"]) == ("c", one.message_id)
     assert {name: message[name] for name in ("message_id", "payload", "status", "metadata", "text")} == {
         "message_id": one.message_id,
@@ -142,7 +143,9 @@ def test_an_export_says_all_of_a_message_on_its_line(store: Store) -> None:
         (lambda lines: [*lines[:3], lines[3].replace('"chat": "c"', '"chat": "d"')], 4),
         (lambda lines: [*lines[:3], lines[3].replace('"status": "active"', '"status": "lost"')], 4),
         (lambda lines: [*lines[:2], "[" * 100_000 + "]" * 100_000], 3),
-        (lambda lines: lines * 2, 5),
+        (lambda lines: lines * 2, 6),
+        (lambda lines: [*lines[:3], lines[4]], 4),
+        (lambda lines: [*lines[:4], lines[4].replace("2", "3")], 5),
     ],
 )
 def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, spoil: Any, line: int | None) -> None:
@@ -153,6 +156,21 @@ def test_a_file_that_is_no_export_is_refused_and_names_the_line(store: Store, sp
         spoilt = io.StringIO("".join(f"{each}\n" for each in spoil(file.getvalue().splitlines())))
         with pytest.raises(InvalidArgumentError, match="no export" if line is None else f"line {line} "):
             transfer.import_from(spoilt, other)
+
+
+@on("memory")
+def test_an_export_that_was_cut_off_is_refused_and_the_whole_one_goes_on_from_there(store: Store) -> None:
+    with store.open() as history, ChatHistory(Store("memory", ":memory:").backend()) as other:
+        fill(history)
+        file = io.StringIO()
+        transfer.export(history, file)
+        lines = [f"{line}\n" for line in file.getvalue().strip().split("\n")]
+        for cut in [1, 2, 3, *range(4, len(lines), 97), len(lines) - 1]:
+            with pytest.raises(InvalidArgumentError, match="cut off"):
+                transfer.import_from(io.StringIO("".join(lines[:cut])), other)
+        file.seek(0)
+        transfer.import_from(file, other)
+        assert seen(other) == seen(history)
 
 
 @on("memory")
@@ -249,7 +267,7 @@ def test_a_view_of_one_user_moves_nobody_elses_chats(store: Store) -> None:
         assert seen(other) == hers
         shown = io.StringIO()
         transfer.export(history.for_user("bob", tenant_id="acme").shared_by("ann"), shown)
-        lines = list(map(json.loads, shown.getvalue().strip().split("\n")))[1:]
+        lines = list(map(json.loads, shown.getvalue().strip().split("\n")))[1:-1]
         assert {(line["tenant"], line["user"], line["chat"]) for line in lines} == {("acme", "ann", "c")}
         transfer.export(history, everybodys)
         for view, file in ((other.for_user("bob"), mine), (other.for_user("ann", tenant_id="acme"), everybodys)):
