@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -550,19 +551,20 @@ def test_an_encoding_is_known_by_each_of_its_names(opened: Opener, monkeypatch: 
 
 
 def test_a_long_import_is_made_ready_while_the_server_takes_it_in(
-    opened: Opener, other: psycopg.Connection[Any]
+    opened: Opener, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     underway = "SELECT count(*) FROM pg_stat_progress_copy WHERE relid = 'messages'::regclass"
+    history = opened()
+    writer: Any = history._writer()
+    dumped, number, copies = writer._dumped, count(), []
 
-    class Watched(list[Any]):
-        def __iter__(self) -> Iterator[Any]:
-            for place, message in enumerate(super().__iter__()):
-                if place == 2500:
-                    copies.append(other.execute(underway).fetchone())
-                yield message
+    def dump(*given: Any) -> Any:
+        if next(number) == 2500:
+            copies.append(other.execute(underway).fetchone())
+        return dumped(*given)
 
-    copies: list[Any] = []
-    opened().add_messages("c", Watched([HELLO] * 3000))
+    monkeypatch.setattr(writer, "_dumped", dump)
+    history.add_messages("c", [HELLO] * 3000)
     assert copies == [(1,)]
 
 
