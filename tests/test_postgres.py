@@ -431,6 +431,14 @@ def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(
     assert contents(history) == ["Hello!"]
 
 
+def test_what_is_there_is_found_while_others_write_for_long(opened: Opener, other: psycopg.Connection[Any]) -> None:
+    history = opened(timeout=0.1)
+    history.add_message("c", HELLO)
+    with other.transaction():
+        other.execute("SELECT * FROM chats FOR UPDATE")
+        assert [hit.snippet for hit in history.search("hello")] == ["Hello!"]
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_after_a_deletion_that_was_undone_appends_go_on(
     opened: Opener, other: psycopg.Connection[Any], count: int

@@ -343,6 +343,19 @@ def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(path: Path
         assert history.get_message_count("c") == 2
 
 
+def test_what_is_there_is_found_while_others_write_for_long_and_on_a_full_disk(path: Path) -> None:
+    backend = SQLiteBackend(path, timeout=0.05)
+    with ChatHistory(backend) as history, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        history.add_message("c", HELLO)
+        other.execute("BEGIN IMMEDIATE")
+        assert [hit.snippet for hit in history.search("hello")] == ["Hello!"]
+        other.execute("ROLLBACK")
+        history.add_message("c", {"role": "user", "content": " ".join(map(str, range(20_000)))})
+        assert backend._file._writer is not None
+        backend._file._writer.execute("PRAGMA max_page_count = 1")
+        assert next(hit.marked() for hit in history.search("19999")).endswith("**19999**")
+
+
 # ---- deleted text
 
 

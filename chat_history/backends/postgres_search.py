@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID
 
-from chat_history.errors import StorageError
+from chat_history.errors import StorageError, StoreBusyError
 
 from .base import ChatKey, Found, OwnerKey
 from .postgres_wire import Connection, ask
@@ -77,8 +77,8 @@ AT_A_TIME = 50
 """Texts that are fetched together."""
 BATCH = 32 * BLOCK
 """Messages that are taken in at a time."""
-MAY_NOT_WRITE = {"25006", "42501"}
-"""SQLSTATE: a standby server, or a role that may only read."""
+MAY_NOT_WRITE = {"25006", "42501", "53100"}
+"""SQLSTATE: a standby server, a role that may only read, a full disk."""
 
 Fetch = Callable[[str, Any], list[Any]]
 
@@ -94,11 +94,13 @@ class Index:
         self._sql = sql
 
     def catch_up(self, owner: OwnerKey) -> bool:
-        """Take in what was written since the last search; False where nothing may be written."""
+        """Take in what was written since the last search; False where nothing may be written, or others are at it."""
         try:
             while pending := self._fetch(PENDING, [owner.key]):
                 for row in pending:
                     self._take_in(owner, *row)
+        except StoreBusyError:
+            return False
         except StorageError as error:
             if getattr(error.__cause__, "sqlstate", None) in MAY_NOT_WRITE:
                 return False

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from chat_history.errors import ConfigError
+from chat_history.errors import ConfigError, DamagedStoreError, StorageError
 from chat_history.migrations.runner import migrate
 
 from .base import (
@@ -203,7 +203,12 @@ class SQLiteBackend(Backend):
         grams = wanted.grams(owner.key)
         if self._file.read_only or not self._index.can_find(grams):
             return super().search(owner, wanted, chat=chat, limit=limit)
-        self._index.catch_up()
+        try:
+            self._index.catch_up()
+        except DamagedStoreError:
+            raise
+        except StorageError:  # others write for long, or the disk is full: what is there can be read all the same
+            return super().search(owner, wanted, chat=chat, limit=limit)
         return self._index.search(owner, wanted, grams, chat, limit)
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
