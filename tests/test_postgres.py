@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -429,6 +430,25 @@ def test_a_writer_that_waits_too_long_says_so_and_has_written_nothing(
         with pytest.raises(StoreBusyError):
             history.add_message("c", HELLO)
     assert contents(history) == ["Hello!"]
+
+
+def test_when_a_server_is_back_after_a_while_the_next_call_works(opened: Opener, postgres_url: str) -> None:
+    history = opened(timeout=2)
+    history.add_message("c", HELLO)
+    parts = urlsplit(postgres_url)
+    name = parts.path[1:]
+    with psycopg.connect(parts._replace(path="/postgres").geturl(), autocommit=True) as elsewhere:
+        elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            elsewhere.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            end = monotonic() + 8
+            while monotonic() < end:
+                with pytest.raises(StoreUnavailableError):
+                    history.add_message("c", HELLO)
+        finally:
+            elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    history.add_message("c", HELLO)
+    assert contents(history) == ["Hello!", "Hello!"]
 
 
 def test_what_is_there_is_found_while_others_write_for_long(opened: Opener, other: psycopg.Connection[Any]) -> None:

@@ -141,6 +141,8 @@ class Connections:
             min_size=least - 1,
             max_size=max(most - 1, 1),
             num_workers=1,  # starting more threads costs more than connecting
+            # It pauses longer after each attempt that failed; no call shall wait for that when the server is back.
+            reconnect_timeout=max(self._timeout / 2, 1),
             open=True,
             name="chat_history",
         )
