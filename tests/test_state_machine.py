@@ -115,9 +115,12 @@ class Model:
         return left, strange and len(left) == len(new)
 
     def set(self, given: list[Message]) -> list[Message]:
-        active = self.of("active")
-        kept = agreeing(given, self.messages(active))
-        return self.displace(self.of("archived") + active[:kept], given[kept:])
+        active, archived = self.of("active"), self.of("archived")
+        kept, carried = agreeing(given, self.messages(active)), 0
+        prompts = agreeing(given[: leading(given)], self.messages(archived))
+        if not kept and 0 < prompts < len(given):
+            carried, kept = prompts, agreeing(given[prompts:], self.messages(active))
+        return self.displace(archived + active[:kept], given[carried + kept :])
 
     def way(self, position: int | None) -> list[int]:
         """The positions from the root to this one."""
@@ -170,7 +173,8 @@ def place(given: list[Message], stored: list[Message]) -> tuple[int, int, int]:
     carried = agreeing(given[: leading(given)], stored)
     if start + kept < len(stored) and carried:
         rest_start, rest_kept = best(given[carried:], stored[carried:])
-        if rest_kept and carried + rest_kept > kept:
+        displaces = carried + rest_start + rest_kept < len(stored)
+        if rest_kept and carried + rest_kept >= kept + displaces:
             return carried + rest_start, rest_kept, carried
     return start, kept, 0
 
