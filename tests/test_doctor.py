@@ -367,7 +367,7 @@ def test_a_time_in_the_future_is_told(store: str) -> None:
     told("export", "all.jsonl", "--url", store)
     ahead = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
-    lines[-1]["created_at"] = ahead
+    lines[-2]["created_at"] = ahead
     Path("later.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     told("import", "later.jsonl", "--url", "later.json")
     finding = only("later.json", Level.WARNING)

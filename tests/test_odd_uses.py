@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from collections import deque
 from collections.abc import Callable
@@ -145,19 +144,6 @@ def test_a_password_with_an_at_sign_is_not_taken_for_a_host() -> None:
     with pytest.raises(ConfigError, match="%40") as failed:
         open_history("postgresql://u:p@ss@127.0.0.1:1/db")
     assert "ss@" not in str(failed.value)
-
-
-@on("json", "sqlite")
-def test_an_export_that_was_cut_off_is_refused_and_gone_on_with_when_it_is_whole(store: Store) -> None:
-    with open_history("memory:") as source, store.open() as target:
-        source.add_messages("c", [say("user", each) for each in "abcdef"])
-        file = io.StringIO()
-        transfer.export(source, file)
-        cut = "".join(file.getvalue().splitlines(keepends=True)[:5])
-        with pytest.raises(InvalidArgumentError, match="that it does not have"):
-            transfer.import_from(io.StringIO(cut), target)
-        transfer.import_from(io.StringIO(file.getvalue()), target)
-        assert check_chat(target, "c") == check_chat(source, "c")
 
 
 @on(*ALL)
