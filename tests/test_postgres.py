@@ -596,6 +596,19 @@ def test_a_long_import_is_made_ready_while_the_server_takes_it_in(
     assert copies == [(1,)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_connections_that_were_lost_to_interrupts_are_replaced(opened: Opener) -> None:
+    history = opened(max_connections=3, timeout=0.5)
+    backend: Any = history._backend()
+    for _ in range(3):
+        backend._connections._take()  # and here an interrupt comes, before anything could note that
+    with pytest.raises(StoreBusyError):
+        history.add_message("c", HELLO)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: history.add_message("c", HELLO), range(40)))
+    assert history.get_message_count("c") == 40
+
+
 def test_one_connection_is_enough(opened: Opener, other: psycopg.Connection[Any]) -> None:
     history = opened(max_connections=1)
     with ThreadPoolExecutor(8) as pool:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import pq
@@ -75,6 +76,8 @@ class Connections:
         self._first: Connection | None = None
         """The connection that the store was opened with. A pool is begun, which takes a while, when that is in use."""
         self._free: list[Connection] = []
+        self._lent: WeakKeyDictionary[Connection, ConnectionPool[Any]] = WeakKeyDictionary()
+        """From which pool, as long as somebody holds it: one who is interrupted may let go without giving it back."""
         self._abandoned: list[object] = []
         """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
@@ -133,13 +136,17 @@ class Connections:
         finally:
             connection.row_factory, connection.prepare_threshold = rows, threshold
 
+    @property
+    def _most(self) -> int:
+        """How many connections our own pool has at most, beside the first."""
+        return max(self._sizes[1] - 1, 1)
+
     def _new_pool(self) -> ConnectionPool[Any]:
-        least, most = self._sizes
         return ConnectionPool(
             connection_class=OurConnection,
             kwargs=self._settings,
-            min_size=least - 1,
-            max_size=max(most - 1, 1),
+            min_size=self._sizes[0] - 1,
+            max_size=self._most,
             num_workers=1,  # starting more threads costs more than connecting
             # It pauses longer after each attempt that failed; no call shall wait for that when the server is back.
             reconnect_timeout=max(self._timeout / 2, 1),
@@ -197,13 +204,16 @@ class Connections:
         try:
             connection: Connection = pool.getconn(self._timeout)
         except PoolTimeout as error:
-            raise self._none_came() from error
+            raise self._none_came(pool) from error
         except PoolClosed as error:
+            if pool is not self._pool:
+                return self._take()
             raise HistoryClosedError(f"{self.location}: the pool of connections was closed") from error
+        self._lent[connection] = pool
         # A text would be stored, and not be readable here when it comes back.
         encoding = connection.info.parameter_status("client_encoding")
         if encoding is not None and encoding.upper() not in _UTF8:  # poolers say it as they were told it
-            pool.putconn(connection)
+            self._give_back(connection)
             raise ConfigError(
                 f"a connection of the pool has the client_encoding {encoding}, which cannot hold every text; make the "
                 "pool with kwargs={'client_encoding': 'utf8'}"
@@ -220,8 +230,10 @@ class Connections:
                 connection.autocommit = False
         if connection is self._first:
             self._keep(connection)
-        elif self._pool is not None:
-            self._pool.putconn(connection)
+        elif pool := self._lent.pop(connection, None):
+            pool.putconn(connection)
+        else:
+            connection.close()
 
     def _keep(self, connection: Connection) -> None:
         # One who was interrupted between a statement and its answer leaves it to whoever is next, and so for ever.
@@ -231,6 +243,13 @@ class Connections:
         else:
             self._first = connection
             self._free.append(connection)
+
+    def _leave(self, pool: ConnectionPool[Any]) -> None:
+        """Begin anew beside a pool that waits for connections which nobody has."""
+        with self._lock:
+            if self._pool is pool:
+                self._pool = self._first = None
+        pool.close()
 
     def close(self) -> None:
         """Close what was opened here. A second call is harmless."""
@@ -244,6 +263,7 @@ class Connections:
         """Begin anew in a child process, which must not use its parent's connections, and has no threads of a pool."""
         self._lock = threading.Lock()
         self._borrowed.clear()
+        self._lent = WeakKeyDictionary()
         if not self._is_given:
             self._abandoned += [self._pool, self._first]
             self._pool = self._first = None
@@ -251,12 +271,14 @@ class Connections:
 
     # ---- errors
 
-    def _none_came(self) -> StorageError:
+    def _none_came(self, pool: ConnectionPool[Any]) -> StorageError:
         try:
             if not self._is_given:
                 psycopg.connect(**self._settings).close()
         except psycopg.Error as error:
             return self._explained(error)
+        if not self._is_given and len(self._lent) < self._most:
+            self._leave(pool)
         return StoreBusyError(
             f"{self.location}: all connections of the pool were in use for more than {self._timeout:g} seconds, and "
             "nothing was done; try again, or allow more (max_connections)"
