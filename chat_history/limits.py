@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from .alignment import align
@@ -39,11 +39,12 @@ class Limit(NamedTuple):
         beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
         return beyond if self.overflow == "archive" or not beyond else beyond[_leading(backend, key, beyond) :]
 
-    def taken_out(self, branch: Branch, digests: Sequence[bytes]) -> int:
+    def taken_out(self, branch: Branch, digests: Sequence[bytes], has_prompt: Callable[[], bool]) -> int:
         """How many of the messages of a save come before those that were left of them.
 
         An application that goes on with its own list still has what was deleted. It must not come back: what is stored
-        would be displaced by it, with every save anew.
+        would be displaced by it, with every save anew. has_prompt: whether the system prompt that leads the list is the
+        one stored, as another must not get lost.
         """
         if self.overflow == "archive" or len(digests) <= self.max_messages:
             return 0
@@ -52,7 +53,8 @@ class Limit(NamedTuple):
             return 0
         left = branch.digests[lead:]
         found = align(left, digests)
-        return found.start if 2 * found.kept > len(left) else 0  # else it is a list of another kind
+        is_ours = 2 * found.kept > len(left)  # else it is a list of another kind
+        return found.start if is_ours and has_prompt() else 0
 
 
 def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:

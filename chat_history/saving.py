@@ -134,7 +134,8 @@ def plan(
         found = _continued(branch, digests, give, read, whole=whole)
     at = branch.positions[found.kept - 1] if found.kept else ROOT
     size = len(branch.positions)
-    if found.strange and found.new and branch.archived == size and (at, found.new[0].digest) not in branch.displaced:
+    is_back = bool(found.new) and (at, found.new[0].digest) in branch.displaced
+    if found.strange and branch.archived == size and not is_back:
         # Nothing is active, so the window that the list goes on from was empty.
         found, at = Plan(size, found.new), branch.positions[-1]
     if not branch.displaced or not found.new:

@@ -7,8 +7,9 @@ is. Where others wrote meanwhile it is worked out anew, unless the caller named 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, takewhile
 from typing import Any, cast
 
 from .backends.base import (
@@ -36,7 +37,7 @@ from .errors import (
     StoreBusyError,
     VersionConflictError,
 )
-from .formats import Dumped, MessageFormat, dump_as, recognise
+from .formats import Dumped, MessageFormat, dump_as, get_format, recognise
 from .limits import Limit, prompt_alone
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
@@ -44,7 +45,7 @@ from .records import draft_again, draft_of
 from .saving import Branch, Given, Plan, digest, plan
 from .snapshots import Snapshots
 from .tree import path, switch
-from .windows import ChangedError
+from .windows import HEAD, ChangedError
 
 __all__ = ["ATTEMPTS", "Writer", "busy", "no_message", "shortened"]
 
@@ -155,7 +156,8 @@ class Writer:
         for _ in range(ATTEMPTS):
             try:
                 branch = self._branch(key, expected_version)
-                gone = 0 if whole or self.limit is None else self.limit.taken_out(branch, digests)
+                if self.limit and not whole:
+                    gone = self.limit.taken_out(branch, digests, lambda: self._has_prompt(key, messages, form))
                 read: list[Record] = []
                 with naming_damage(key.chat_id, ((record.position, record.payload) for record in read)):
                     reader = self._reader(key, branch, read)
@@ -178,6 +180,13 @@ class Writer:
                 _warn_of_strangers(key, len(messages), len(branch.digests))
             return change.drafts, written
         raise busy(key)
+
+    def _has_prompt(self, key: ChatKey, messages: Sequence[Any], form: MessageFormat | None) -> bool:
+        """Whether the system prompt that leads these messages is the one that leads the chat."""
+        forms = [form or recognise(message) for message in messages[:HEAD]]
+        given = [(its, its.dump(message).payload) for its, message in zip(forms, messages, strict=False)]
+        stored = self.backend.read(key, limit=HEAD)
+        return _prompts(given) == _prompts((get_format(each.format), each.payload) for each in stored)
 
     def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
         """The write that a plan comes to."""
@@ -507,6 +516,12 @@ def _deletion(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
 def shortened(chat_id: str) -> str:
     """A chat id as a message to people shows it."""
     return repr(chat_id) if len(chat_id) <= 80 else f"{chat_id[:60]!r}... ({len(chat_id)} characters)"
+
+
+def _prompts(payloads: Iterable[tuple[MessageFormat, str]]) -> list[Any]:
+    """What the system prompts say that lead messages."""
+    neutral = chain.from_iterable(form.to_neutral(payload) for form, payload in payloads)
+    return [each["content"] for each in takewhile(lambda each: each["role"] in ("system", "developer"), neutral)]
 
 
 def no_message(key: ChatKey, message_id: str | None) -> MessageNotFoundError:

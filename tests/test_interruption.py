@@ -36,8 +36,8 @@ def alarm() -> Iterator[None]:
 
 def interrupted(work: Callable[[], object], seconds: float) -> None:
     """Do work again and again until it is interrupted."""
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.25)  # again, as what comes in a `__del__` is swallowed
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.25)  # again, as what comes in a `__del__` is swallowed
         while True:
             work()
     except Interrupted:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from chat_history.backends import joining as joining_module
-from chat_history.backends.joining import KEYS, Joining, _Queue, _Turn
+from chat_history.backends.joining import KEYS, Joining, _end, _Queue, _Turn
 
 
 class Work:
@@ -186,6 +186,30 @@ def raised_at(moment: int, work: Callable[[], object]) -> bool:
         sys.setprofile(before[0])
         sys.settrace(before[1])
     return False
+
+
+def test_one_whose_leader_was_interrupted_leads_nobody_else(work: Work) -> None:
+    queue = work.joining._queues["key"] = _Queue()
+    with ThreadPoolExecutor(1) as pool:
+        with queue._work_now:
+            led = pool.submit(work, 1)
+            work.wait_for(1)
+            turn = queue.waiting.popleft()  # and here an interrupt comes
+        queue.waiting.append(other := _Turn(2))
+        turn.wake.put(None)
+        while turn.wake.qsize():
+            pass
+        _end([turn])
+        assert led.result(60) == 2
+    assert work.alone == [1]
+    assert (list(queue.waiting), other.wake.qsize()) == ([other], 1)
+
+
+def test_who_comes_again_while_he_works_does_not_wait_for_himself(work: Work) -> None:
+    def twice(numbers: Sequence[int]) -> list[int]:
+        return [work.joining.do("key", 2, lambda inner: [2 * number for number in inner], int)] * len(numbers)
+
+    assert work.joining.do("key", 1, twice, int) == 4
 
 
 def test_keys_are_forgotten_when_there_are_many(work: Work) -> None:

@@ -363,6 +363,20 @@ def test_a_list_that_still_has_what_the_limit_deleted_is_stored_once(store: Stor
         check_tree(history, "c")
 
 
+@pytest.mark.parametrize("form", ["openai", "pydantic_ai"])
+def test_a_prompt_that_changed_is_not_lost_where_the_oldest_turns_are_deleted(form: str) -> None:
+    with open_history("memory:", max_messages=4, overflow="delete") as history:
+        kept: list[Any] = [LEAD]
+        told_in = get_format(form).from_neutral  # whose first request has the prompt too, in Pydantic AI
+        for number in range(4):
+            kept += [say("user", f"q{number}"), say("assistant", f"a{number}")]
+            history.save_messages("c", told_in(kept).messages)
+        assert active(history)[0] == LEAD["content"]
+        with pytest.warns(ChatHistoryWarning, match="new branch"):
+            history.save_messages("c", told_in([say("system", "Be kind."), *kept[1:]]).messages)
+        assert active(history)[0] == "Be kind."
+
+
 def test_an_agent_that_keeps_its_messages_goes_on_where_the_oldest_turns_are_deleted() -> None:
     agent = Agent(TestModel(), system_prompt="Be terse.")
     with open_history("memory:", max_messages=4, overflow="delete") as history:

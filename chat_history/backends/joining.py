@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -39,6 +40,8 @@ class Joining(Generic[T, R]):
             if len(self._queues) >= KEYS:
                 self._queues.clear()  # who is in one of them goes on there, and only misses those who come now
             queue = self._queues.setdefault(key, _Queue())
+        if queue.leader == threading.get_ident():  # out of a signal's handler: it cannot wait for itself
+            return work([item])[0]
         turn = _Turn[T, R](item)
         led: list[_Turn[T, R]] = []
         try:
@@ -61,6 +64,8 @@ class _Queue(Generic[T, R]):
     def __init__(self) -> None:
         self.waiting: deque[_Turn[T, R]] = deque()
         self.is_crowded = False
+        self.leader: int | None = None
+        """The thread that works."""
         self._work_now = Places().turn(0)
 
     def wait_for(self, turn: _Turn[T, R], led: list[_Turn[T, R]], work: Callable[[Sequence[T]], Sequence[R]]) -> None:
@@ -68,13 +73,12 @@ class _Queue(Generic[T, R]):
         self.waiting.append(turn)
         pauses = self.is_crowded
         while not turn.is_over:
-            try:
-                with self._work_now:
-                    if not turn.is_over:
-                        if pauses:
-                            time.sleep(PAUSE)
-                        self._lead(led, work)
-            except Empty:
+            with suppress(Empty), self._work_now:
+                if turn in self.waiting:  # else another led it, and was interrupted before he could say so
+                    if pauses:
+                        time.sleep(PAUSE)
+                    self._lead(led, work)
+            if not turn.is_over:
                 turn.wake.get()
                 pauses = True
         self.wake_next()
@@ -84,12 +88,15 @@ class _Queue(Generic[T, R]):
         with suppress(IndexError):
             led.extend(iter(self.waiting.popleft, None))  # one step, so that no interrupt leaves one in neither
         self.is_crowded = len(led) > 1
+        self.leader = threading.get_ident()
         try:
             for turn, result in zip(led, work([turn.item for turn in led]), strict=True):
                 turn.results.append(result)
         except Exception as error:
             if len(led) == 1:
                 led[0].error = error
+        finally:
+            self.leader = None
         for turn in led:
             turn.is_over = True
 

@@ -78,6 +78,8 @@ class Connections:
         self._free: list[Connection] = []
         self._lent: WeakKeyDictionary[Connection, ConnectionPool[Any]] = WeakKeyDictionary()
         """From which pool, as long as somebody holds it: one who is interrupted may let go without giving it back."""
+        self._given_back = 0
+        """How often one was given back to a pool."""
         self._abandoned: list[object] = []
         """The parent's, kept because collecting them would close them."""
         self._lock = threading.Lock()
@@ -201,10 +203,11 @@ class Connections:
         if pool is None:
             with self._lock:
                 pool = self._pool = self._pool or self._new_pool()
+        given_back = self._given_back
         try:
             connection: Connection = pool.getconn(self._timeout)
         except PoolTimeout as error:
-            raise self._none_came(pool) from error
+            raise self._none_came(pool, given_back) from error
         except PoolClosed as error:
             if pool is not self._pool:
                 return self._take()
@@ -231,6 +234,7 @@ class Connections:
         if connection is self._first:
             self._keep(connection)
         elif pool := self._lent.pop(connection, None):
+            self._given_back += 1
             pool.putconn(connection)
         else:
             connection.close()
@@ -271,13 +275,13 @@ class Connections:
 
     # ---- errors
 
-    def _none_came(self, pool: ConnectionPool[Any]) -> StorageError:
+    def _none_came(self, pool: ConnectionPool[Any], given_back: int) -> StorageError:
         try:
             if not self._is_given:
                 psycopg.connect(**self._settings).close()
         except psycopg.Error as error:
             return self._explained(error)
-        if not self._is_given and len(self._lent) < self._most:
+        if not self._is_given and len(self._lent) < self._most and self._given_back == given_back:
             self._leave(pool)
         return StoreBusyError(
             f"{self.location}: all connections of the pool were in use for more than {self._timeout:g} seconds, and "

@@ -33,8 +33,8 @@ class LangChain:
         time = "created_at" if "created_at" in found.columns else "NULL"
         sessions = f"SELECT session_id, MIN(id) AS first, MIN({time}) AS began FROM {found.sql} GROUP BY session_id"  # noqa: S608
         sql = (
-            f"SELECT CAST(m.session_id AS TEXT), began, CAST(m.message AS TEXT), {time} FROM {found.sql} AS m "  # noqa: S608
-            f"LEFT JOIN ({sessions}) AS s ON s.session_id = m.session_id ORDER BY s.first, m.id"
+            f"SELECT CAST(s.session_id AS TEXT), began, CAST(m.message AS TEXT), {time} FROM {found.sql} AS m "  # noqa: S608
+            f"LEFT JOIN ({sessions}) AS s ON s.session_id = m.session_id ORDER BY s.first, s.session_id, m.id"
         )
         for chat_id, began, rows in database.chats(sql):
             messages = (ForeignMessage(content, "langchain", moment(said)) for content, said in rows)

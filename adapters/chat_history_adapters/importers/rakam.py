@@ -59,10 +59,10 @@ def _of_database(database: Database, table: str | None) -> Iterator[ForeignChat]
     began = "created_at" if found and "created_at" in chats.columns else "NULL"
     said = "m.created_at" if "created_at" in messages.columns else "NULL"
     sql = (
-        f"SELECT c.chat_id, began, m.id, CAST(m.message_data AS TEXT), {said} FROM "  # noqa: S608
-        f"(SELECT DISTINCT chat_id, {began} AS began FROM {chats.sql}) AS c "
+        f"SELECT c.chat_id, began, m.chat_id, CAST(m.message_data AS TEXT), {said} FROM "  # noqa: S608
+        f"(SELECT chat_id, MIN({began}) AS began FROM {chats.sql} GROUP BY chat_id) AS c "
         f"LEFT JOIN {messages.sql} AS m ON m.chat_id = c.chat_id ORDER BY c.chat_id, m.message_order, m.id"
     )
     for chat_id, time, rows in database.chats(sql):
-        read = (ForeignMessage(content, created_at=moment(at)) for number, content, at in rows if number is not None)
+        read = (ForeignMessage(content, created_at=moment(at)) for chat, content, at in rows if chat is not None)
         yield ForeignChat(str(chat_id), read, created_at=moment(time))
