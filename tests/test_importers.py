@@ -543,6 +543,33 @@ def test_of_several_tables_one_is_named(history: ChatHistory, tmp_path: Path) ->
     assert import_from(tmp_path / "l.db", history, kind="openai_agents") == (0, 0)
 
 
+def test_tables_that_hold_no_ids_or_the_same_ones_again_are_read(history: ChatHistory, tmp_path: Path) -> None:
+    def human(words: str) -> str:
+        return json.dumps({"type": "human", "data": {"content": words, "type": "human"}})
+
+    with closing(sqlite3.connect(tmp_path / "r.db")) as connection, connection:
+        connection.execute("CREATE TABLE chats (chat_id, created_at)")
+        connection.executemany(
+            "INSERT INTO chats VALUES (?, ?)", [("a", "2026-01-02"), ("a", "2026-01-01"), ("b", None)]
+        )
+        connection.execute("CREATE TABLE messages (id, chat_id, message_order, message_data)")
+        rows = [(None, "a", order, json.dumps(say("user", words))) for order, words in enumerate("xyz")]
+        connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows)
+    with closing(sqlite3.connect(tmp_path / "l.db")) as connection, connection:
+        connection.execute("CREATE TABLE message_store (id, session_id COLLATE NOCASE, message)")
+        rows = [(1, "c", human("x")), (1, "d", human("x")), (2, "D", human("y")), (2, "c", human("y"))]
+        connection.executemany("INSERT INTO message_store VALUES (?, ?, ?)", rows)
+    assert import_from(tmp_path / "r.db", history) == (2, 3)
+    assert import_from(tmp_path / "l.db", history) == (2, 4)
+    texts = {chat: [each.text for each in history.get_messages(chat)] for chat in history.get_all_chat_ids()}
+    assert {chat.lower(): words for chat, words in texts.items()} == {
+        "a": ["x", "y", "z"],
+        "b": [],
+        "c": ["x", "y"],
+        "d": ["x", "y"],
+    }
+
+
 def _walked(reader: JSONReader) -> Any:
     """A whole document, by every step there is."""
     if reader.peek() == "{":
