@@ -609,6 +609,17 @@ def test_connections_that_were_lost_to_interrupts_are_replaced(opened: Opener) -
     assert history.get_message_count("c") == 40
 
 
+def test_a_pool_that_others_gave_back_to_meanwhile_is_kept(opened: Opener) -> None:
+    backend: Any = opened(max_connections=3)._backend()
+    connections = backend._connections
+    lent = [connections._take() for _ in range(2)]
+    pool, before = connections._pool, connections._given_back
+    connections._give_back(lent.pop())
+    assert isinstance(connections._none_came(pool, before), StoreBusyError)
+    assert connections._pool is pool
+    connections._give_back(lent.pop())
+
+
 def test_one_connection_is_enough(opened: Opener, other: psycopg.Connection[Any]) -> None:
     history = opened(max_connections=1)
     with ThreadPoolExecutor(8) as pool:

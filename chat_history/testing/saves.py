@@ -59,6 +59,16 @@ class Saving:
         assert contents(history) == ["c", "d"]
         check_chat(history, "c")
 
+    def test_the_prompt_alone_displaces_nothing_where_all_is_archived(self, history: ChatHistory) -> None:
+        prompt = say("system", "s")
+        asked = history.add_messages("c", [prompt, *says("a", "b")])
+        history.archive_oldest_messages("c", 2)
+        history.switch_branch("c", asked[1].message_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert history.save_messages("c", [prompt]) == []
+        assert history.get_message_count("c", "archived") == 2
+
     def test_a_list_that_departs_displaces_what_stays_readable(self, history: ChatHistory) -> None:
         history.add_messages("c", says("a", "b", "c"))
         before = list(history.get_messages("c"))
