@@ -531,7 +531,7 @@ def no_message(key: ChatKey, message_id: str | None) -> MessageNotFoundError:
 
 def busy(key: ChatKey) -> StoreBusyError:
     """The error that says that a call did not get its turn at a chat."""
-    return StoreBusyError(f"others kept writing to chat {shortened(key.chat_id)}; nothing was written, so try again")
+    return StoreBusyError(f"others kept writing to chat {shortened(key.chat_id)}; nothing was done, so try again")
 
 
 def _warn_of_strangers(key: ChatKey, given: int, displaced: int) -> None:
