@@ -693,7 +693,7 @@ class ChatHistory:
     def list_chats(self, limit: int = 50, before: str | None = None, after: str | None = None) -> Page[Chat]:
         """A page of this owner's chats, newest activity first: the first, or those just before or after a cursor.
 
-        Activity is any write. A chat that becomes active while you page moves to the front.
+        Activity is any write but a purge. A chat that becomes active while you page moves to the front.
         """
         backend = self._backend()
         return page_of_chats(backend, self._owner, checked_count(limit, "limit"), before, after)
@@ -721,9 +721,9 @@ class ChatHistory:
         """Remove what this owner has not touched for long, and return a receipt.
 
         older_than: an aware time, or how long ago. Without a status: whole chats without any write since then. With
-        "archived" or "superseded": only the messages of that status stored before it, of every chat. A chat that is
-        written to meanwhile stays. Each chat is a write of its own: an error in the middle leaves the rest for the next
-        call. See `delete_message` for when the text is gone from the disk.
+        "archived" or "superseded": only the messages of that status stored before it, of every chat, whose last
+        activity stays what it was. A chat that is written to meanwhile stays. Each chat is a write of its own: an error
+        in the middle leaves the rest for the next call. See `delete_message` for when the text is gone from the disk.
         """
         writer = self._writer()
         before = checked_moment(older_than, "older_than")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, takewhile
 from typing import Any, cast
@@ -423,9 +424,20 @@ class Writer:
             return None
 
     def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
-        """Remove the messages of a status that were stored before then: how many."""
+        """Remove the messages of a status that were stored before then: how many. The chat is no more active by it."""
+        chat = self.backend.get_chat(key)
         old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
-        return self.remove(key, lambda rows: [row for row in rows if row[1] in old and row[3] == status]) if old else 0
+        if chat is None or not old:
+            return 0
+
+        def choose(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
+            return [row for row in rows if row[1] in old and row[3] == status]
+
+        def removal(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
+            # Else it would keep the chat from its own end, and show it first among those that people talk in.
+            return replace(_deletion(outline, rows), now=chat.updated_at)
+
+        return len(self._rearrange(key, choose, removal, self.bare))
 
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""

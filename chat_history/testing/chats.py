@@ -197,6 +197,19 @@ class Chats:
         assert [message.text for message in history.get_messages("c", status="superseded")] == ["z"]
         check_chat(history, "c")
 
+    def test_a_purge_of_messages_is_no_activity_of_their_chat(self, history: ChatHistory) -> None:
+        history.add_messages("c", says("a", "b", "c"))
+        history.save_messages("c", says("a", "x"))
+        history.archive_oldest_messages("c", 1)
+        before = history.get_chat("c")
+        now = datetime.now(UTC)
+        history.add_message("d", say("user", "later"))
+        for status, gone in (("superseded", 2), ("archived", 1)):
+            assert history.purge(now, status=status).messages == gone
+        assert history.get_chat("c") == replace(before, version=before.version + 2)
+        assert [chat.chat_id for chat in history.list_chats()] == ["d", "c"]
+        assert history.purge(now).chats == 1, "nobody has touched it since then"
+
     def test_a_purge_that_says_no_moment_or_takes_from_the_window_is_refused(self, two: ChatHistory) -> None:
         for wrong in (datetime(2026, 1, 1), "2026-01-01", 30, None):
             with pytest.raises(InvalidArgumentError):
