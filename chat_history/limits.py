@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from .alignment import align
 from .backends.base import Backend, ChatKey, Draft, OutlineRow, PayloadRow
+from .backends.contents import rest_of
 from .formats import get_format
 from .loading import naming_damage
 from .messages import MessageStatus
@@ -14,7 +15,7 @@ from .records import draft_of
 from .saving import Branch, digest
 from .windows import newest_turns
 
-__all__ = ["Limit", "prompt_alone"]
+__all__ = ["Limit", "is_prompt", "leading", "prompt_alone"]
 
 
 class Limit(NamedTuple):
@@ -37,7 +38,7 @@ class Limit(NamedTuple):
         if not kept:
             return []
         beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
-        return beyond if self.overflow == "archive" or not beyond else beyond[_leading(backend, key, beyond) :]
+        return beyond if self.overflow == "archive" or not beyond else beyond[leading(backend, key, beyond) :]
 
     def taken_out(self, branch: Branch, digests: Sequence[bytes], has_prompt: Callable[[], bool]) -> int:
         """How many of the messages of a save come before those that were left of them.
@@ -57,15 +58,21 @@ class Limit(NamedTuple):
         return found.start if is_ours and has_prompt() else 0
 
 
-def _leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
-    """How many of these messages begin the chat with a system prompt."""
+def leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
+    """How many of these messages, the first of a branch, lead the chat with a system prompt."""
     for count, row in enumerate(rows):
         records = backend.find(key, [row[1]])
         with naming_damage(key.chat_id, ((record.position, record.payload) for record in records)):
-            neutral = [get_format(each.format).to_neutral(each.payload) for each in records]
-        if not any(neutral) or neutral[0][0]["role"] not in ("system", "developer"):
+            leads = [is_prompt(each.format, rest_of(each.payload)) for each in records]
+        if not any(leads):
             return count
     return len(rows)
+
+
+def is_prompt(form: str, payload: str) -> bool:
+    """Whether a message of a format begins with a system prompt."""
+    neutral = get_format(form).to_neutral(payload)
+    return bool(neutral) and neutral[0]["role"] in ("system", "developer")
 
 
 def prompt_alone(backend: Backend, key: ChatKey, row: OutlineRow) -> Draft | None:

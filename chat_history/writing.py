@@ -33,13 +33,14 @@ from .branches import Branches
 from .errors import (
     ChatHistoryError,
     ChatHistoryWarning,
+    DamagedStoreError,
     InvalidArgumentError,
     MessageNotFoundError,
     StoreBusyError,
     VersionConflictError,
 )
 from .formats import Dumped, MessageFormat, dump_as, get_format, recognise
-from .limits import Limit, prompt_alone
+from .limits import Limit, leading, prompt_alone
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_again, draft_of
@@ -299,7 +300,7 @@ class Writer:
 
         def change(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
             change = _deletion(outline, rows)
-            before = [row for row in outline.rows if row[3] == MessageStatus.ACTIVE and row[0] < rows[0][0]]
+            before = [row for row in outline.rows if row[3] == rows[0][3] and row[0] < rows[0][0]]
             for row in before[-1:]:
                 if draft := prompt_alone(self.backend, key, row):
                     change.replacements = [(row[0], draft)]
@@ -424,20 +425,34 @@ class Writer:
             return None
 
     def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
-        """Remove the messages of a status that were stored before then: how many. The chat is no more active by it."""
-        chat = self.backend.get_chat(key)
+        """Remove the messages of a status that were stored before then: how many. The chat is no more active by it.
+
+        Of those that are archived the system prompt stays that leads the chat: windows go on beginning with it.
+        """
         old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
-        if chat is None or not old:
+        chat = self.backend.get_chat(key) if old else None
+        if chat is None:
             return 0
 
+        is_archived = status == MessageStatus.ARCHIVED
+        change = self._without_turns(key) if is_archived else _deletion
+
         def choose(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
-            return [row for row in rows if row[1] in old and row[3] == status]
+            some = [row for row in rows if row[3] == status]
+            return [row for row in some[self._lead(key, some) if is_archived else 0 :] if row[1] in old]
 
         def removal(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
             # Else it would keep the chat from its own end, and show it first among those that people talk in.
-            return replace(_deletion(outline, rows), now=chat.updated_at)
+            return replace(change(outline, rows), now=chat.updated_at)
 
         return len(self._rearrange(key, choose, removal, self.bare))
+
+    def _lead(self, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
+        """`leading`; none where that cannot be read, because what is damaged may go too."""
+        try:
+            return leading(self.bare, key, rows)
+        except DamagedStoreError:
+            return 0
 
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""

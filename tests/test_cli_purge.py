@@ -98,6 +98,15 @@ def test_a_dry_run_counts_what_then_goes_and_removes_nothing(store: str, extra: 
     assert told(*arguments, "--yes") == said.replace("would be", "were")
 
 
+def test_a_dry_run_counts_no_prompt_that_leads_a_chat(store: str) -> None:
+    with open_history(store) as history:
+        history.add_messages("c", [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")])
+        history.archive_oldest_messages("c", 3)
+    arguments = ["purge", "--older-than", "0d", "--status", "archived", "--url", store]
+    (dry,), (wet,) = printed(*arguments, "--dry-run"), printed(*arguments, "--yes")
+    assert dry["messages"] == wet["messages"] == 4
+
+
 @pytest.mark.parametrize("extra", [[], ["--all-users"], ["--status", "archived"]])
 def test_a_dry_run_refuses_what_is_refused_without_it(store: str, extra: list[str]) -> None:
     arguments = ["purge", "--older-than", "2999-01-01", *extra, "--url", store]

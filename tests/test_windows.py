@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from itertools import product
 from typing import Any
 
@@ -344,6 +345,31 @@ def test_nothing_of_the_oldest_turns_stays_beside_the_prompt(store: Store) -> No
             assert "secret" not in str(list(history.iter_messages("c", status=None)))
             assert not history.search("secret")
             check_tree(history, "c")
+
+
+@on(*ALL)
+@pytest.mark.parametrize("together", [False, True])
+def test_a_purge_of_the_archived_leaves_the_prompt_that_leads_the_chat(store: Store, together: bool) -> None:
+    parts = [
+        {"content": "Be terse.", "part_kind": "system-prompt"},
+        {"content": "secret", "part_kind": "user-prompt"},
+    ]
+    requests = [{"parts": parts, "kind": "request"}] if together else [{"parts": [p], "kind": "request"} for p in parts]
+    with ChatHistory(store.backend(), max_messages=2) as history:
+        history.add_messages("c", get_format("pydantic_ai").load([json.dumps(each) for each in requests]))
+        fill(history, 3)
+        window = history.get_message_history("c", format="openai")
+        assert [each["content"] for each in window] == ["Be terse.", "q2", "a2"]
+        assert history.purge(timedelta(0), status="archived").messages == (4 if together else 5)
+        assert history.get_message_history("c", format="openai") == window
+        assert [each.text for each in history.iter_messages("c", status="archived")] == ["Be terse."]
+        assert not history.search("secret")
+        assert history.save_messages("c", [*window, say("user", "q3")])[:-1] == [], "the prompt is not stored again"
+        before = history.get_chat("c")
+        assert history.purge(timedelta(0), status="archived").messages == 2
+        assert history.purge(timedelta(0), status="archived").messages == 0
+        assert history.get_chat("c").version == before.version + 1
+        check_tree(history, "c")
 
 
 @on(*ALL)

@@ -25,7 +25,7 @@ from chat_history.errors import DamagedStoreError
 from .base import Backend, Change, ChatKey, Draft, PayloadRow, Record, Written
 from .drafts import Drafts, plain
 
-__all__ = ["MARK", "THRESHOLD", "bare", "hash_of", "references", "uses", "whole"]
+__all__ = ["MARK", "THRESHOLD", "bare", "hash_of", "references", "rest_of", "uses", "whole"]
 
 THRESHOLD: Final = 16_384
 """Characters from which on a run is kept beside the message. A shorter payload is not even looked at."""
@@ -53,6 +53,11 @@ def references(payload: str) -> list[str]:
     if not payload.startswith(MARK):
         return []
     return list(dict.fromkeys(known for places in _places(payload)[0] for _, known in places))
+
+
+def rest_of(payload: str) -> str:
+    """A stored payload without the contents that belong to it."""
+    return payload.partition("\n")[2] if payload.startswith(MARK) else payload
 
 
 def uses(change: Change, position: int) -> Iterator[tuple[str, int]]:

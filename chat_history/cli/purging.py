@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import dropwhile
 from typing import Annotated
 
 import typer
@@ -12,7 +14,8 @@ import typer
 from chat_history.arguments import checked_moment
 from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
-from chat_history.messages import Deleted
+from chat_history.limits import is_prompt
+from chat_history.messages import Deleted, StoredMessage
 
 from .looking import all_chats
 from .opening import Everybody, Json, Tenant, Url, User, opened, owners, told
@@ -83,7 +86,9 @@ def _counted(owner: ChatHistory, before: datetime, status: Status | None) -> Del
     chats = messages = 0
     for chat in all_chats(owner):
         if status is not None:
-            some = owner.iter_messages(chat.chat_id, status=status.value)
+            some: Iterator[StoredMessage] = owner.iter_messages(chat.chat_id, status=status.value)
+            if status == Status.ARCHIVED:
+                some = dropwhile(lambda message: is_prompt(message.format, message.payload), some)
             messages += sum(message.created_at < before for message in some)
         elif chat.updated_at < before:
             chats += 1
