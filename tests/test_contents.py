@@ -7,16 +7,20 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from threading import Barrier
 from typing import Any
 
+import psycopg
 import pytest
 from stores import ALL, Store, on
 
 from chat_history import ChatHistory, ChatHistoryWarning, DamagedStoreError
+from chat_history.backends import postgres_contents
 from chat_history.backends.base import ChatKey
 from chat_history.backends.contents import THRESHOLD, bare, hash_of
 from chat_history.backends.json_file import JSONBackend
@@ -46,6 +50,35 @@ def test_an_image_is_on_the_disk_once_and_gone_with_the_last_message_that_shows_
         history.replace_message("19", history.get_messages("19")[0].message_id, showing(OTHER))
         assert MIDDLE not in on_disk(store)
         assert check_chat(history, "19")[0].payload == json.dumps(showing(OTHER), ensure_ascii=False)
+
+
+@on("postgres")
+def test_chats_that_exchange_their_images_lock_each_other_out_of_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, deadlocks, together = postgres_contents.ask, [], Barrier(2)
+
+    def asking(*what: Any) -> Any:
+        try:
+            return ask(*what)
+        except psycopg.errors.DeadlockDetected as error:
+            deadlocks.append(error)
+            raise
+
+    def exchange(history: ChatHistory, chat: str, before: str, after: str) -> None:
+        message = history.add_message(chat, showing(before))
+        for _ in range(30):
+            for each in (after, before):
+                together.wait()
+                history.replace_message(chat, message.message_id, showing(each))
+
+    monkeypatch.setattr(postgres_contents, "ask", asking)
+    with store.open() as history, ThreadPoolExecutor() as pool:
+        tasks = [pool.submit(exchange, history, "c", ONE, OTHER), pool.submit(exchange, history, "d", OTHER, ONE)]
+        for task in tasks:
+            task.result()
+        assert [history.get_chat_history(chat) for chat in "cd"] == [[showing(ONE)], [showing(OTHER)]]
+    assert deadlocks == [], "each of which takes a second to be seen"
 
 
 @on(*ALL)

@@ -60,7 +60,7 @@ def change_contents(connection: Connection, sql: InSchema, chat: ChatKey, change
     if changed:
         left = _column(ask(connection, sql(LEAVE), [chat.key.hex, _array(map(str, changed))]))
     if change.contents:
-        _keep(connection, sql, chat, change.contents)
+        _keep(connection, sql, chat, change.contents, left)
         hashes, positions = zip(*uses(change, position), strict=True)
         ask(connection, sql(USE), [chat.owner.hex, chat.key.hex, _array(hashes), _array(map(str, positions))])
     _delete_unused(connection, sql, chat.owner, left)
@@ -72,10 +72,12 @@ def forget_chats(connection: Connection, sql: InSchema, owner: UUID, chat_keys: 
     _delete_unused(connection, sql, owner, left)
 
 
-def _keep(connection: Connection, sql: InSchema, chat: ChatKey, contents: Mapping[str, str]) -> None:
+def _keep(connection: Connection, sql: InSchema, chat: ChatKey, contents: Mapping[str, str], left: set[str]) -> None:
+    """Keep contents, having locked what is left too: later it would be out of order."""
     owner = chat.owner.hex
-    for new in sorted(_column(ask(connection, sql(LOCK_OR_MAKE), [owner, _array(contents)]))):
-        ask(connection, sql(FILL), [owner, new, contents[new]])
+    new = _column(ask(connection, sql(LOCK_OR_MAKE), [owner, _array(left.union(contents))]))
+    for known in sorted(new.intersection(contents)):
+        ask(connection, sql(FILL), [owner, known, contents[known]])
 
 
 def _delete_unused(connection: Connection, sql: InSchema, owner: UUID, hashes: Collection[str]) -> None:
