@@ -68,6 +68,47 @@ def test_a_reader_sees_the_chat_before_or_after_a_write(
         assert reader.get_chat_history("c") == after
 
 
+@pytest.mark.parametrize(
+    ("reads", "overtakes", "call", "expected"),
+    [
+        ("_altered", lambda other: other.delete_oldest_messages("c", 2), lambda it: it.delete_message("c", "a"), False),
+        ("_altered", lambda other: other.delete_chat_history("c"), lambda it: it.archive_oldest_messages("c", 1), []),
+        ("_records", lambda other: other.delete_chat_history("c"), lambda it: it.get_all_chat_ids(), []),
+        ("_records", lambda other: other.delete_chat_history("c"), lambda it: list(it.list_chats()), []),
+    ],
+)
+def test_what_others_delete_between_two_reads_of_a_call_was_deleted_before_it(
+    history: ChatHistory,
+    open_backend: Callable[..., RedisBackend],
+    monkeypatch: pytest.MonkeyPatch,
+    reads: str,
+    overtakes: Callable[[ChatHistory], Any],
+    call: Callable[[ChatHistory], Any],
+    expected: Any,
+) -> None:
+    history.add_messages("c", [say("user", "a"), say("user", "b")], message_ids=["a", "b"])
+    look, looks = getattr(RedisBackend, reads), []
+
+    def be_overtaken_and_look(self: RedisBackend, *where: Any) -> Any:
+        looks.append(where)
+        if len(looks) == 1:
+            overtakes(other)
+        return look(self, *where)
+
+    with ChatHistory(open_backend()) as other:
+        monkeypatch.setattr(RedisBackend, reads, be_overtaken_and_look)
+        assert call(history) == expected
+
+
+def test_a_part_that_is_missing_is_named(history: ChatHistory, redis_url: str) -> None:
+    history.add_message("c", say("user", "a"))
+    backend: Any = history._backend()
+    with redis.Redis.from_url(redis_url) as other:
+        assert other.delete(*other.keys(f"{backend.settings['prefix']}:chat:*")) == 1
+    with pytest.raises(StorageError, match="missing"):
+        history.list_chats()
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_write_whose_answer_was_lost_happened_once(
     history: ChatHistory, monkeypatch: pytest.MonkeyPatch, count: int

@@ -302,8 +302,18 @@ class RedisBackend(Backend):
 
         Work that only reads sees everything as it was at one moment.
         """
+
+        def checked(pipe: Pipeline) -> T:
+            try:
+                return work(pipe)
+            except (KeyError, TypeError) as error:
+                # It missed something. Where others deleted that between two of its reads, this begins it anew.
+                pipe.multi()
+                pipe.execute()
+                raise StorageError(f"{self.location}: a part of a chat is missing; does Redis evict keys?") from error
+
         with self._translated():
-            return self._redis.transaction(work, *watched, value_from_callable=True)
+            return self._redis.transaction(checked, *watched, value_from_callable=True)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
