@@ -538,9 +538,10 @@ class ChatHistory:
         """Where all the words of a query stand: in a title or a message of this owner's chats, or of one chat.
 
         Titles first, by their chats' last activity, then active and archived messages, the newest first. Words are
-        found anywhere, also within others, whatever their case and accents; what stands in quotes is found as a whole;
-        nothing is an operator. A query without a word finds nothing. An index is brought up to date by the search
-        itself, so that adding messages costs nothing: the first search of a large store takes a while.
+        found anywhere, also within others, whatever their case, accents and shape of quotes and dashes; what stands in
+        quotes is found as a whole; nothing is an operator. A query without a word finds nothing. An index is brought up
+        to date by the search itself, so that adding messages costs nothing: the first search of a large store takes a
+        while.
         """
         key = None if chat_id is None else self._key(chat_id)
         wanted = sought(checked_text(query, "query"))

@@ -48,7 +48,7 @@ class SearchHit(NamedTuple):
 
 def sought(query: str) -> Sought | None:
     """What is looked for: the words, and what stands in quotes as a whole; None where there is nothing to look for."""
-    terms = [folded(quoted or word).strip() for quoted, word in _TERM.findall(query)]
+    terms = [(quoted or word).strip() for quoted, word in _TERM.findall(folded(query))]
     found = tuple(dict.fromkeys(term for term in terms if term))
     return Sought(found) if found else None
 

@@ -1,16 +1,16 @@
 """What a search looks for, and how a text is compared with it: the same on every backend.
 
-Case, accents and the width of letters make no difference, and a term may stand anywhere in a word, because many
-languages have no spaces. An index holds hashes of the three letters at each place of each word ("grams") of a block of
-messages: a block in which a term stands has all grams of its words. So an index only ever proposes, and `Sought.is_in`
-decides.
+Case, accents, the width of letters and the shape of quotes and dashes make no difference, and a term may stand anywhere
+in a word, because many languages have no spaces. An index holds hashes of the three letters at each place of each word
+("grams") of a block of messages: a block in which a term stands has all grams of its words. So an index only ever
+proposes, and `Sought.is_in` decides.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -24,6 +24,12 @@ TITLE = -1
 """The block of a chat's title."""
 
 _ACCENTS = re.compile("[\u0300-\u036f]+")
+# What phones and models write where people type plain ones.
+_SHAPES = [
+    *[(shape, '"') for shape in "\u201c\u201d\u201e\u201f\u00ab\u00bb"],
+    *[(shape, "'") for shape in "\u2018\u2019\u201a\u201b\u02bc"],
+    *[(shape, "-") for shape in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"],
+]
 _DENSE = "\u2e80"
 """From here on a script has a letter for a syllable or a word, so that a search may be for one or two of them."""
 _DENSE_RUN = re.compile(f"[{_DENSE}-\U0010ffff]+")
@@ -39,6 +45,8 @@ def folded(text: str) -> str:
     else:
         plain = unicodedata.normalize("NFKD", text).casefold()
         plain = unicodedata.normalize("NFC", _ACCENTS.sub("", plain))
+        for shape, usual in _SHAPES:
+            plain = plain.replace(shape, usual)
     return plain.replace("\n", " ").replace("\r", " ").replace("\t", " ")
 
 
@@ -57,7 +65,7 @@ class Sought(NamedTuple):
         if _holds_escape(lines):
             return True
         is_plain = lines.isascii()
-        if not is_plain and (letters := _folding(lines)):
+        if not is_plain and (letters := _folding(lines, _letters(self))):
             if len(lines) > MUCH:
                 return True
             for written, plain in letters:
@@ -82,14 +90,21 @@ def _written_terms(sought: Sought) -> list[bytes]:
     return [term for term in encoded if not _ESCAPED.search(term)]
 
 
-def _folding(lines: bytes) -> list[tuple[bytes, bytes]]:
-    """The letters here that are not ASCII, but fold to something that is, or to nothing; and what they fold to."""
+@lru_cache(maxsize=64)
+def _letters(sought: Sought) -> frozenset[int]:
+    """All that JSON writes those in."""
+    return frozenset(b"".join(_written_terms(sought)))
+
+
+def _folding(lines: bytes, wanted: Set[int]) -> list[tuple[bytes, bytes]]:
+    """The letters here that are not ASCII, but fold to nothing, or to something with a wanted one; and what that is."""
     beyond = set(lines.translate(None, _ASCII).decode(errors="replace"))
-    return [pair for pair in map(_pairs.__getitem__, beyond) if pair is not None]
+    pairs = [pair for pair in map(_pairs.__getitem__, beyond) if pair is not None]
+    return [(written, plain) for written, plain in pairs if not plain or not wanted.isdisjoint(plain)]
 
 
 class _Pairs(dict[str, tuple[bytes, bytes] | None]):
-    """A letter and what it folds to; None where that has nothing to do with ASCII, as of dashes and Chinese."""
+    """A letter and what it folds to; None where that has nothing to do with ASCII, as of Chinese."""
 
     def __missing__(self, letter: str) -> tuple[bytes, bytes] | None:
         plain = folded(letter)
