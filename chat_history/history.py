@@ -724,8 +724,8 @@ class ChatHistory:
         older_than: an aware time, or how long ago. Without a status: whole chats without any write since then. With
         "archived" or "superseded": only the messages of that status stored before it, of every chat, whose last
         activity stays what it was; the system prompt that leads a chat stays with it. A chat that is written to
-        meanwhile stays. Each chat is a write of its own: an error in the middle leaves the rest for the next call. See
-        `delete_message` for when the text is gone from the disk.
+        meanwhile stays. Each chat is a write of its own, in a JSON file all together are one: an error in the middle
+        leaves the rest for the next call. See `delete_message` for when the text is gone from the disk.
         """
         writer = self._writer()
         before = checked_moment(older_than, "older_than")
@@ -734,16 +734,12 @@ class ChatHistory:
             raise InvalidArgumentError(
                 "purge takes no active messages out of a chat; archive_oldest_messages comes first"
             )
-        chats = messages = 0
         if wanted is None:
-            for key, version in writer.untouched(self._owner, before):
-                gone = writer.delete_chat(key, version)
-                chats += gone is not None
-                messages += gone or 0
+            gone = writer.purge_chats(self._owner, before)
         else:
-            for chat_id in self._backend().chat_ids(self._owner):
-                messages += writer.delete_older(self._key(chat_id), before, wanted)
-        return Deleted(chats, messages, datetime.now(UTC), self.user_id, self.tenant_id)
+            keys = map(self._key, self._backend().chat_ids(self._owner))
+            gone = Cleared(0, writer.purge_messages(keys, before, wanted))
+        return Deleted(gone.chats, gone.messages, datetime.now(UTC), self.user_id, self.tenant_id)
 
     def clear_all(self) -> int:
         """Remove all chats of this owner, and nobody else's. Returns how many there were."""

@@ -16,6 +16,7 @@ from .backends.base import (
     OwnerKey,
     PayloadRow,
     Record,
+    Removal,
     Written,
     chat_key,
 )
@@ -84,6 +85,9 @@ class SharedChats(Backend):
         refuse()
 
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
+        refuse()
+
+    def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
         refuse()
 
     def clear(self, owner: OwnerKey) -> Cleared:

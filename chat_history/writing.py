@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, takewhile
+from itertools import chain, compress, takewhile
 from typing import Any, cast
 
 from .backends.base import (
@@ -18,11 +18,13 @@ from .backends.base import (
     Backend,
     Change,
     ChatKey,
+    Cleared,
     Draft,
     Outline,
     OutlineRow,
     OwnerKey,
     Record,
+    Removal,
     UnsetType,
     Written,
 )
@@ -59,6 +61,8 @@ MANY = 1000
 
 Choose = Callable[[Sequence[OutlineRow]], Sequence[OutlineRow]]
 """Picks rows of a chat's outline."""
+Arrange = Callable[[Outline, Sequence[OutlineRow]], Change]
+"""What is done with the rows that were picked."""
 
 
 class Writer:
@@ -295,7 +299,7 @@ class Writer:
                 stacklevel=4,
             )
 
-    def _without_turns(self, key: ChatKey) -> Callable[[Outline, Sequence[OutlineRow]], Change]:
+    def _without_turns(self, key: ChatKey) -> Arrange:
         """The removal of the oldest turns, of which nothing stays but the prompt that leads the chat."""
 
         def change(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
@@ -410,30 +414,46 @@ class Writer:
                 return True
         raise AssertionError
 
-    def untouched(self, owner: OwnerKey, before: datetime) -> Iterator[tuple[ChatKey, int]]:
-        """The owner's chats without a write since then, each with its version, the newest first."""
+    def purge_chats(self, owner: OwnerKey, before: datetime) -> Cleared:
+        """Remove the owner's chats without a write since then; one that is written to meanwhile stays."""
+        removals: list[Removal] = []
+        sizes: list[int] = []
         for key, record in walk_chats(self.backend, owner, before=before):
-            yield key, record.version
+            if outline := self.backend.outline(key):
+                removals.append(Removal(key, record.version, None))
+                sizes.append(len(outline.rows))
+                self.branches.drop(key.key)
+        gone = list(compress(sizes, self.backend.remove_each(removals)))
+        return Cleared(len(gone), sum(gone))
 
-    def delete_chat(self, key: ChatKey, version: int) -> int | None:
-        """Remove a chat that is at this version: how many messages it had, None if it is not."""
-        outline = self.backend.outline(key)
-        self.branches.drop(key.key)
-        try:
-            return len(outline.rows) if outline and self.backend.delete_chat(key, version) else None
-        except VersionConflictError:
-            return None
-
-    def delete_older(self, key: ChatKey, before: datetime, status: str) -> int:
-        """Remove the messages of a status that were stored before then: how many. The chat is no more active by it.
+    def purge_messages(self, keys: Iterable[ChatKey], before: datetime, status: str) -> int:
+        """Remove the messages of a status that were stored before then: how many. No chat is more active by it.
 
         Of those that are archived the system prompt stays that leads the chat: windows go on beginning with it.
         """
+        removals: list[Removal] = []
+        older: list[tuple[Choose, Arrange, int]] = []
+        for key in keys:
+            if found := self._older(key, before, status):
+                choose, change = found
+                outline = self.backend.outline(key)
+                if outline and (rows := choose(outline.rows)):
+                    removals.append(Removal(key, outline.version, change(outline, rows)))
+                    older.append((choose, change, len(rows)))
+                    self.branches.drop(key.key)
+        count = 0
+        for each, (choose, change, size), is_done in zip(
+            removals, older, self.backend.remove_each(removals), strict=True
+        ):
+            count += size if is_done else len(self._rearrange(each.chat, choose, change, self.bare))
+        return count
+
+    def _older(self, key: ChatKey, before: datetime, status: str) -> tuple[Choose, Arrange] | None:
+        """How the messages of a status are chosen that were stored before then, and removed; None if there are none."""
         old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
         chat = self.backend.get_chat(key) if old else None
         if chat is None:
-            return 0
-
+            return None
         is_archived = status == MessageStatus.ARCHIVED
         change = self._without_turns(key) if is_archived else _deletion
 
@@ -445,7 +465,7 @@ class Writer:
             # Else it would keep the chat from its own end, and show it first among those that people talk in.
             return replace(change(outline, rows), now=chat.updated_at)
 
-        return len(self._rearrange(key, choose, removal, self.bare))
+        return choose, removal
 
     def _lead(self, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
         """`leading`; none where that cannot be read, because what is damaged may go too."""
@@ -467,7 +487,7 @@ class Writer:
         self,
         key: ChatKey,
         choose: Choose,
-        change: Callable[[Outline, Sequence[OutlineRow]], Change],
+        change: Arrange,
         backend: Backend,
     ) -> list[Record]:
         for _ in range(ATTEMPTS):

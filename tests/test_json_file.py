@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from chat_history import open_history
 from chat_history.backends import json_reading, json_rewriting, json_shared
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
@@ -36,6 +37,7 @@ from chat_history.errors import (
     StorageError,
     StoreBusyError,
 )
+from chat_history.testing import say
 
 ANN = owner_key("", "")
 CHAT = chat_key(ANN, "chat123")
@@ -962,3 +964,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             out, _ = in_another_process(body, file).communicate()
             used.append(int(out.split()[1]))
         assert used[1] - used[0] < 12_000
+
+
+@pytest.mark.parametrize("status", [None, "archived"])
+def test_a_purge_of_many_chats_writes_the_file_anew_once(
+    tmp_path: Path, status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten: list[object] = []
+    replaced = json_shared.replaced
+    monkeypatch.setattr(json_shared, "replaced", lambda *given: rewritten.append(given) or replaced(*given))
+    with open_history(tmp_path / "chats.json") as history:
+        for number in range(30):
+            history.add_messages(f"c{number}", [say("user", "first"), say("user", "second")])
+            history.archive_oldest_messages(f"c{number}", 1)
+        gone = history.purge(datetime.now(UTC), status=status)
+        assert (gone.chats, gone.messages) == ((30, 60) if status is None else (0, 30))
+        assert len(rewritten) == 1
+        assert history.get_message_count("c7", None) == (0 if status is None else 1)

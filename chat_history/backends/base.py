@@ -15,7 +15,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
-from chat_history.errors import ConfigError
+from chat_history.errors import ConfigError, VersionConflictError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -36,6 +36,7 @@ __all__ = [
     "OwnerKey",
     "PayloadRow",
     "Record",
+    "Removal",
     "Unset",
     "UnsetType",
     "Written",
@@ -256,6 +257,15 @@ class Change:
         return not (self.statuses or self.parents or self.replacements or self.deletions)
 
 
+class Removal(NamedTuple):
+    """What shall go of a chat that is still at a version."""
+
+    chat: ChatKey
+    version: int
+    change: Change | None
+    """Deletes messages of it, and adds none; None: the whole chat goes."""
+
+
 class Backend(ABC):
     """One store. Usable straight after construction, from every thread, and beside other processes.
 
@@ -384,6 +394,22 @@ class Backend(ABC):
 
         expected_version: `VersionConflictError` if the chat is at another one; 0 is that of a chat that is not there.
         """
+
+    def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
+        """Remove what goes of many chats: of each, whether that was done, False where it is at another version.
+
+        Each chat is a write of its own. Where one costs as much as all that is stored, a backend does them in one.
+        """
+        return [self._is_removed(each) for each in removals]
+
+    def _is_removed(self, removal: Removal) -> bool:
+        try:
+            if removal.change is None:
+                return self.delete_chat(removal.chat, removal.version)
+            self.write(removal.chat, removal.change)
+        except VersionConflictError:
+            return False
+        return True
 
     @abstractmethod
     def clear(self, owner: OwnerKey) -> Cleared:

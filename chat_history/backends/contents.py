@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar, cast
 
 from chat_history.errors import DamagedStoreError
 
-from .base import Backend, Change, ChatKey, Draft, PayloadRow, Record, Written
+from .base import Backend, Change, ChatKey, Draft, PayloadRow, Record, Removal, Written
 from .drafts import Drafts, plain
 
 __all__ = ["MARK", "THRESHOLD", "bare", "hash_of", "references", "rest_of", "uses", "whole"]
@@ -106,6 +106,11 @@ class _Whole:
 
     def write(self, chat: ChatKey, change: Change) -> Written:
         return self.inner.write(chat, _outside(change))
+
+    def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
+        return self.inner.remove_each(
+            [each._replace(change=each.change and _outside(each.change)) for each in removals]
+        )
 
     def read(self, chat: ChatKey, **wanted: Any) -> list[Record]:
         return self._whole(chat, lambda: self.inner.read(chat, **wanted), _PAYLOAD, _whole_record)

@@ -30,6 +30,7 @@ from .base import (
     OwnerKey,
     PayloadRow,
     Record,
+    Removal,
     Written,
     chat_key,
     first_version,
@@ -152,7 +153,7 @@ class JSONBackend(Backend):
         lines = chain(contents, (opening,), lines)
         if change.deletions or change.replacements or is_wasteful(index):
             gone = set(index.rows(known, change.deletions))
-            edits = {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
+            edits = _edits(index, known, change)
             used = {(chat.tenant_id, chat.user_id): {known for known, _ in uses(change, position)}}
             self._file.replace(index, rewritten(index, {head.encode()}, gone, edits, lines, used))
         else:
@@ -188,6 +189,39 @@ class JSONBackend(Backend):
             return known is not None
 
         return self._file.write(delete)
+
+    @_plainly
+    def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
+        return self._file.write(lambda index: self._remove_each(index, removals))
+
+    def _remove_each(self, index: Index, removals: Sequence[Removal]) -> list[bool]:
+        """In one new file, as each would need one."""
+        done: list[bool] = []
+        heads: set[bytes] = set()
+        gone: set[int] = set()
+        edits: dict[int, Draft] = {}
+        lines: list[str] = []
+        used: dict[tuple[str, str], set[str]] = {}
+        for chat, version, change in removals:
+            head = _head(chat)
+            known = index.chats.get(head)
+            done.append(known is not None and known.version == version)
+            if known is None or not done[-1]:
+                continue
+            heads.add(head)
+            if change is None:
+                gone.update(known.rows)
+                continue
+            gone.update(index.rows(known, change.deletions))
+            edits.update(_edits(index, known, change))
+            position = known.next_position()
+            record = _changed(chat.chat_id, known, change, version + 1)
+            lines += _new_contents(index, chat, change)
+            lines.append(chat_line(head.decode(), record, position, statuses=change.statuses, parents=change.parents))
+            used.setdefault((chat.tenant_id, chat.user_id), set()).update(each for each, _ in uses(change, position))
+        if heads:
+            self._file.replace(index, rewritten(index, heads, gone, edits, lines, used))
+        return done
 
     @_plainly
     def clear(self, owner: OwnerKey) -> Cleared:
@@ -357,6 +391,11 @@ def _is_plain(change: Change) -> bool:
         and change.shared is UNSET
         and change.appends_only
     )
+
+
+def _edits(index: Index, known: Chat | None, change: Change) -> dict[int, Draft]:
+    """What becomes of the rows that a change replaces."""
+    return {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
 
 
 def _new_contents(index: Index, chat: ChatKey, change: Change) -> list[str]:

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from chat_history.backends.base import Backend, Change, ChatKey, Draft, Record, chat_key, first_version, owner_key
+from chat_history.backends.base import (
+    Backend,
+    Change,
+    ChatKey,
+    Draft,
+    Record,
+    Removal,
+    chat_key,
+    first_version,
+    owner_key,
+)
 from chat_history.errors import VersionConflictError
 from chat_history.saving import digest
 
@@ -176,6 +186,35 @@ class Primitives:
                 )
             assert (caught.value.expected, caught.value.actual) == (expected, at)
             assert (backend.get_chat(KEY), backend.read(KEY, status=None)) == before
+
+    def test_what_goes_of_many_chats_goes_where_nobody_wrote_meanwhile(self, backend: Backend, reopen: Reopen) -> None:
+        keys = [chat_key(OWNER, str(number)) for number in range(4)]
+        for key in keys:
+            backend.write(key, Change(NOW, drafts=[draft("a"), draft("b"), draft("c")], active=3))
+        versions = [each.version for key in keys if (each := backend.get_chat(key))]
+
+        def partly(version: int) -> Change:
+            kept = draft("b", '"anew"')
+            return Change(NOW, version, deletions=[0], replacements=[(1, kept)], parents=[(1, None)], active=-1)
+
+        removals = [Removal(key, version, partly(version)) for key, version in zip(keys, versions, strict=True)]
+        removals[1] = removals[1]._replace(change=None)
+        stale = versions[2] - 1
+        removals[2] = Removal(keys[2], stale, partly(stale))
+        removals[3] = Removal(keys[3], versions[3] - 1, None)
+        removals += [Removal(OTHER, 5, None), Removal(chat_key(OWNER, "no chat"), 5, partly(5))]
+        assert backend.remove_each(removals) == [True, True, False, False, False, False]
+        assert backend.remove_each([]) == []
+        for opened in (backend, reopen()._backend()):
+            assert sorted(opened.chat_ids(OWNER)) == ["0", "2", "3"]
+            assert [(each.message_id, each.parent, each.payload) for each in opened.read(keys[0])] == [
+                ("b", None, '"anew"'),
+                ("c", "b", '{"role": "user"}'),
+            ]
+            found = opened.get_chat(keys[0])
+            assert found is not None
+            assert (found.version, found.message_count, found.head) == (versions[0] + 1, 2, "c")
+            assert [[each.message_id for each in opened.read(key)] for key in keys[1:]] == [[], [*"abc"], [*"abc"]]
 
     def test_a_head_and_a_parent_may_be_the_root(self, backend: Backend) -> None:
         at = backend.write(KEY, Change(NOW, drafts=[draft("a")], active=1)).version
