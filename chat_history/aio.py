@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import update_wrapper
 from itertools import islice
 from threading import Lock
@@ -75,7 +75,7 @@ if hasattr(os, "register_at_fork"):
 
 def _awaited(
     method: Callable[Concatenate[ChatHistory, P], R],
-) -> Callable[Concatenate[AsyncChatHistory, P], Awaitable[R]]:
+) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
     async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._run(method, self._history, *args, **kwargs)
 

@@ -7,16 +7,17 @@ import inspect
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager
 from random import Random
 from threading import current_thread
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from stores import ALL, DURABLE, Store, on
 
 from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
-from chat_history.aio import AHEAD, THREADS, run
+from chat_history.aio import AHEAD, THREADS, _awaited, run
 from chat_history.testing import check_chat, say
 
 NAMES = [name for name in dir(ChatHistory) if not name.startswith("_") and name != "to_async"]
@@ -41,6 +42,12 @@ def test_every_public_name_is_there_with_the_same_signature(name: str) -> None:
         return
     assert inspect.signature(aio).parameters == inspect.signature(sync).parameters
     assert inspect.iscoroutinefunction(aio) == (name not in NOT_AWAITED)
+
+
+def test_type_checkers_let_a_task_be_made_of_a_call() -> None:
+    # create_task, TaskGroup and asyncio.run take coroutines, and not whatever can be awaited.
+    made = get_args(get_type_hints(_awaited)["return"])[-1]
+    assert get_origin(made) is Coroutine
 
 
 def test_it_has_no_other_names() -> None:
