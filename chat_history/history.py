@@ -269,12 +269,12 @@ class ChatHistory:
         if message_ids is None:
             appended = writer.append(key, drafts, expected_version)
             writer.keep_within_limit(key)
-            return Stored(chat_id, drafts, appended)
+            return Stored(key.chat_id, drafts, appended)
         new, written, found = writer.append_once(key, drafts, expected_version)
         writer.keep_within_limit(key)
-        stored = [stored_message(chat_id, record) for record in found]
+        stored = [stored_message(key.chat_id, record) for record in found]
         if written:
-            stored += Stored(chat_id, new, written)
+            stored += Stored(key.chat_id, new, written)
         by_id = {message.message_id: message for message in stored}
         return [by_id[message_id] for message_id in ids]
 
@@ -331,7 +331,7 @@ class ChatHistory:
             key, given, expected_version, _named(format), whole=whole, keep_archived=keep_archived
         )
         writer.keep_within_limit(key)
-        return Stored(chat_id, drafts, written) if written else []
+        return Stored(key.chat_id, drafts, written) if written else []
 
     # ---- changing single messages
 
@@ -354,7 +354,7 @@ class ChatHistory:
         record = self._writer().replace(key, message_id, message, checked_metadata(metadata), _named(format))
         if record is None:
             raise no_message(key, message_id)
-        return stored_message(chat_id, record)
+        return stored_message(key.chat_id, record)
 
     def delete_message(self, chat_id: str, message_id: str) -> bool:
         """Remove a message; what followed it follows its predecessor. False if there is no such message.
@@ -371,29 +371,33 @@ class ChatHistory:
 
         See `delete_message`.
         """
+        key = self._key(chat_id)
         ids = {checked_message_id(each) for each in checked_sequence(message_ids, "message_ids")}
-        deleted = self._writer().delete(self._key(chat_id), lambda rows: [row for row in rows if row[1] in ids])
-        return [stored_message(chat_id, record) for record in deleted]
+        deleted = self._writer().delete(key, lambda rows: [row for row in rows if row[1] in ids])
+        return [stored_message(key.chat_id, record) for record in deleted]
 
     def delete_last_message(self, chat_id: str) -> StoredMessage | None:
         """Remove the newest active message and return it, None if there is none. See `delete_message`."""
-        deleted = self._writer().delete(self._key(chat_id), lambda rows: _active(rows)[-1:])
-        return stored_message(chat_id, deleted[0]) if deleted else None
+        key = self._key(chat_id)
+        deleted = self._writer().delete(key, lambda rows: _active(rows)[-1:])
+        return stored_message(key.chat_id, deleted[0]) if deleted else None
 
     def delete_oldest_messages(self, chat_id: str, n: int) -> list[StoredMessage]:
         """Remove the n oldest active messages and return them as they were, oldest first. See `delete_message`."""
+        key = self._key(chat_id)
         checked_count(n, "n", least=0)
-        deleted = self._writer().delete(self._key(chat_id), lambda rows: _active(rows)[:n])
-        return [stored_message(chat_id, record) for record in deleted]
+        deleted = self._writer().delete(key, lambda rows: _active(rows)[:n])
+        return [stored_message(key.chat_id, record) for record in deleted]
 
     def archive_oldest_messages(self, chat_id: str, n: int) -> list[StoredMessage]:
         """Take the n oldest active messages out of the window and return them as they are now, oldest first.
 
         They stay in the chat with status "archived": `get_messages(status="archived")` reads them.
         """
+        key = self._key(chat_id)
         checked_count(n, "n", least=0)
-        archived = self._writer().archive(self._key(chat_id), lambda rows: _active(rows)[:n])
-        return [stored_message(chat_id, record._replace(status=MessageStatus.ARCHIVED)) for record in archived]
+        archived = self._writer().archive(key, lambda rows: _active(rows)[:n])
+        return [stored_message(key.chat_id, record._replace(status=MessageStatus.ARCHIVED)) for record in archived]
 
     # ---- reading messages
 
@@ -509,12 +513,13 @@ class ChatHistory:
 
         Messages that others append meanwhile are seen. status: None is every message of every branch.
         """
-        return self._each(chat_id, walk(self._backend(), self._key(chat_id), status=checked_status(status)))
+        key = self._key(chat_id)
+        return self._each(key, walk(self._backend(), key, status=checked_status(status)))
 
-    def _each(self, chat_id: str, records: Iterator[Record]) -> Iterator[StoredMessage]:
+    def _each(self, key: ChatKey, records: Iterator[Record]) -> Iterator[StoredMessage]:
         for record in records:
             self._backend()  # it may have been shut down meanwhile
-            yield stored_message(chat_id, record)
+            yield stored_message(key.chat_id, record)
 
     def get_message(self, chat_id: str, message_id: str) -> StoredMessage:
         """One stored message, of any status. `MessageNotFoundError` if there is no such message."""
@@ -522,7 +527,7 @@ class ChatHistory:
         found = self._backend().find(key, [checked_message_id(message_id)])
         if not found:
             raise no_message(key, message_id)
-        return stored_message(chat_id, found[0])
+        return stored_message(key.chat_id, found[0])
 
     def get_message_count(self, chat_id: str, status: MessageStatus | str | None = MessageStatus.ACTIVE) -> int:
         """How many messages of a status the chat has (None: of any); 0 for an unknown chat."""

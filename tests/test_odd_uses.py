@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
@@ -20,6 +20,7 @@ from chat_history import (
     HistoryClosedError,
     InvalidArgumentError,
     MessageStatus,
+    StoredMessage,
     open_history,
     transfer,
 )
@@ -100,6 +101,31 @@ def test_an_enum_of_strings_is_its_string(store: Store) -> None:
         assert history.get_message("support", "support").text == "a"
         assert history.for_user(Desk.SUPPORT).user_id == "support"
         assert history.get_message_count("support", MessageStatus.ACTIVE) == 3
+
+
+@on(*ALL)
+def test_what_comes_back_of_a_chat_named_by_an_enum_has_the_plain_id(store: Store) -> None:
+    desk, message = Desk.SUPPORT, say("user", "a")
+    calls: list[Callable[[ChatHistory], Iterable[StoredMessage | None]]] = [
+        lambda history: [history.add_message(desk, message)],
+        lambda history: [history.add_message(desk, message, message_id="1")],
+        lambda history: [history.add_message(desk, message, message_id="1")],
+        lambda history: history.add_messages(desk, [message]),
+        lambda history: history.save_messages(desk, [message, say("user", "b")]),
+        lambda history: [history.replace_message(desk, "1", message)],
+        lambda history: [history.get_message(desk, "1")],
+        lambda history: history.get_messages(desk, status=None),
+        lambda history: history.iter_messages(desk, status=None),
+        lambda history: history.archive_oldest_messages(desk, 1),
+        lambda history: history.delete_messages(desk, ["1"]),
+        lambda history: history.delete_oldest_messages(desk, 1),
+        lambda history: [history.delete_last_message(desk)],
+    ]
+    with store.open() as history:
+        for call in calls:
+            stored = list(call(history))
+            assert stored
+            assert {type(each.chat_id) for each in stored if each} == {str}
 
 
 def test_an_age_that_lies_in_the_future_purges_nothing() -> None:
