@@ -164,6 +164,19 @@ def test_what_cannot_be_printed_is_told_in_one_line() -> None:
     assert "Caf\\xe9" in run("show", "c", "--url", "chats.db", PYTHONIOENCODING="ascii").stdout
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", [["list"], ["show", "sums", "--json"], ["copy"]])
+def test_a_command_needs_no_open_input_or_output(store: str, arguments: list[str], closed: str) -> None:
+    where = [store, "copy.db"] if arguments == ["copy"] else ["--url", store]
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *HERE, *arguments, *where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    if arguments == ["copy"]:
+        with open_history("copy.db") as history:
+            assert history.get_message_count("sums") == len(CONVERSATION)
+
+
 def test_an_empty_store_says_where_it_is() -> None:
     done = run("list", "--url", "empty.db")
     assert (done.returncode, done.stdout) == (0, "")

@@ -6,6 +6,8 @@ on standard error, and for an error that `doctor` found, 2 for wrong usage.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -37,6 +39,10 @@ def main(
     ] = False,
 ) -> None:
     """Look at stored AI chat history, and keep it in order."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Who closed one has no use for it. Its number must be taken before a store is opened, which would get it.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 until the process ends
 
 
 app.command("list")(looking.list_chats)
