@@ -143,7 +143,18 @@ def test_a_list_for_a_program_is_not_cut_to_a_width(store: str) -> None:
     assert long.strip() in output("list", "--url", store)
 
 
-@pytest.mark.parametrize("arguments", [("copy", "typo.db", "target.db"), ("export", "-", "--url", "typo.json")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("copy", "typo.db", "target.db"),
+        ("export", "-", "--url", "typo.json"),
+        ("list", "--json", "--url", "typo.db"),
+        ("show", "sums", "--url", "typo.json"),
+        ("search", "sums", "--url", "typo.db"),
+        ("stats", "--url", "sqlite:///typo.db"),
+        ("purge", "--older-than", "90d", "--yes", "--url", "typo.json"),
+    ],
+)
 def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
@@ -178,6 +189,7 @@ def test_a_command_needs_no_open_input_or_output(store: str, arguments: list[str
 
 
 def test_an_empty_store_says_where_it_is() -> None:
+    open_history("empty.db").shutdown()
     done = run("list", "--url", "empty.db")
     assert (done.returncode, done.stdout) == (0, "")
     assert "empty.db" in done.stderr

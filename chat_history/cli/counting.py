@@ -65,7 +65,7 @@ def stats(
 ) -> None:
     """Count chats, messages and bytes, by day: of the whole store, or with --user or --tenant of one owner."""
     counted = _Counted()
-    with opened(url, user, tenant) as history:
+    with opened(url, user, tenant, must_exist=True) as history:
         owners = every_owner(history) if user is None and tenant is None else iter([history])
         for message in with_progress(counted.messages(owners)):
             counted.count(message)

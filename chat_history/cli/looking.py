@@ -37,7 +37,7 @@ def list_chats(
     as_json: Json = False,
 ) -> None:
     """List chats, newest activity first; with --all-users owner by owner."""
-    with opened(url, user, tenant) as history:
+    with opened(url, user, tenant, must_exist=True) as history:
         rows = table("chat", "title", "messages", "last activity", *["user", "tenant"] * everybody, right=["messages"])
         more = False
         for owner in owners(history, everybody=everybody, user=user, tenant=tenant):
@@ -72,7 +72,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a chat as a conversation."""
-    with opened(url, user, tenant) as history:
+    with opened(url, user, tenant, must_exist=True) as history:
         chat = history.get_chat(chat_id)
         wanted = None if status is Status.ANY else MessageStatus(status)
         messages: Iterable[StoredMessage] = (
@@ -99,7 +99,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find what was said, or what a chat is called."""
-    with opened(url, user, tenant) as history:
+    with opened(url, user, tenant, must_exist=True) as history:
         hits = history.search(query, chat, limit=limit)
         for hit in hits:
             if as_json:

@@ -66,7 +66,7 @@ def purge(
     with told():
         if not yes and not dry_run:
             raise InvalidArgumentError("nothing was removed: --yes removes it for good, --dry-run only counts it")
-    with opened(url, user, tenant) as history:
+    with opened(url, user, tenant, must_exist=True) as history:
         chats = messages = 0
         for owner in owners(history, everybody=everybody, user=user, tenant=tenant):
             gone = _counted(owner, older_than, status) if dry_run else owner.purge(older_than, status=status)
