@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from weakref import WeakSet
 
+from .arguments import checked_history
 from .errors import HistoryClosedError
 from .history import ChatHistory
 
@@ -91,7 +92,7 @@ class AsyncChatHistory:
     """
 
     def __init__(self, history: ChatHistory) -> None:
-        self._history = history
+        self._history = checked_history(history)
         self._threads = _Threads()
         self._is_view = False
 

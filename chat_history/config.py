@@ -91,6 +91,8 @@ def reopen_history(settings: Mapping[str, Any]) -> ChatHistory:
     A password, which they never hold, is that of `POSTGRES_*`, `DATABASE_URL` or `CHAT_HISTORY_URL` if what these name
     is the same place, as far as they name one; else it is libpq's to find (PGPASSWORD, a password file).
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings are the dict that history.settings gave, not a {type(settings).__name__}")
     return open_history(_with_password(settings))
 
 
@@ -354,10 +356,13 @@ def _registered(name: object) -> object:
 
 
 def _plugin(backend: object, settings: Settings) -> type[Backend]:
-    from inspect import signature
+    from inspect import isabstract, signature
 
     if not (isinstance(backend, type) and issubclass(backend, Backend)):
         raise ConfigError(f"{backend!r} is not a subclass of chat_history.backends.base.Backend")
+    if isabstract(backend):
+        missing = ", ".join(sorted(backend.__abstractmethods__))
+        raise ConfigError(f"{backend.__name__} cannot be opened, as it has not every method of a Backend: {missing}")
     parameters = signature(backend).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         accepted = {parameter.name for parameter in parameters}

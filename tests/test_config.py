@@ -174,6 +174,11 @@ def test_a_class_gets_the_keys_that_are_its_own(config: dict[str, Any], made_wit
         assert history.user_id == config.get("user_id", "")
 
 
+def test_a_class_that_is_not_finished_is_told_what_it_lacks() -> None:
+    with pytest.raises(ConfigError, match=r"Backend cannot be opened.*: chat_ids, clear, close"):
+        open_history({"class": "chat_history.backends.base.Backend"})
+
+
 def test_an_installed_backend_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = Path("site/notebook-1.0.dist-info")
     metadata.mkdir(parents=True)

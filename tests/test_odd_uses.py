@@ -15,6 +15,7 @@ import pytest
 from stores import ALL, Store, on
 
 from chat_history import (
+    AsyncChatHistory,
     ChatHistory,
     ConfigError,
     HistoryClosedError,
@@ -22,6 +23,7 @@ from chat_history import (
     MessageStatus,
     StoredMessage,
     open_history,
+    reopen_history,
     transfer,
 )
 from chat_history.testing import check_chat, say
@@ -164,6 +166,18 @@ def test_a_configuration_in_the_place_of_a_backend_is_told_where_it_belongs() ->
     for config in ({"backend": "json"}, "sqlite:///chats.db", None):
         with pytest.raises(ConfigError, match="open_history takes a URL, a path or a dict"):
             ChatHistory(config)  # type: ignore[arg-type]
+
+
+def test_settings_that_are_still_text_are_told_what_they_should_be() -> None:
+    for settings in ('{"backend": "sqlite"}', "sqlite:///chats.db", None):
+        with pytest.raises(ConfigError, match=r"the dict that history\.settings gave"):
+            reopen_history(settings)  # type: ignore[arg-type]
+
+
+def test_what_is_no_history_is_refused_when_it_is_made_asynchronous() -> None:
+    for history in ("sqlite:///chats.db", None):
+        with pytest.raises(InvalidArgumentError, match="as open_history"):
+            AsyncChatHistory(history)  # type: ignore[arg-type]
 
 
 def test_a_password_with_an_at_sign_is_not_taken_for_a_host() -> None:
