@@ -136,8 +136,9 @@ def checked_status(value: object) -> str | None:
     """A status by name, or None for any."""
     if value is None:
         return None
+    name = checked_text(value, "status")
     try:
-        return MessageStatus(checked_text(value, "status")).value
+        return MessageStatus(name).value
     except ValueError:
         names = ", ".join(repr(status.value) for status in MessageStatus)
-        raise InvalidArgumentError(f"status must be one of {names}, or None for any, not {value!r}") from None
+        raise InvalidArgumentError(f"status must be one of {names}, or None for any, not {name!r}") from None

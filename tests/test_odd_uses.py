@@ -162,6 +162,17 @@ def test_a_format_or_role_that_is_no_name_is_refused() -> None:
         assert not history.chat_exists("c")
 
 
+def test_a_message_in_the_place_of_a_status_is_refused_and_not_repeated_in_the_error() -> None:
+    with open_history("memory:") as history:
+        history.add_message("c", say("user", "a"))
+        odd: Any
+        for odd in (say("user", "secret"), [say("user", "secret")], 10**5000):
+            for call in (history.get_messages, history.get_message_count, history.iter_messages):
+                with pytest.raises(InvalidArgumentError, match="status must be a str") as failed:
+                    call("c", status=odd)
+                assert "secret" not in str(failed.value)
+
+
 def test_a_configuration_in_the_place_of_a_backend_is_told_where_it_belongs() -> None:
     for config in ({"backend": "json"}, "sqlite:///chats.db", None):
         with pytest.raises(ConfigError, match="open_history takes a URL, a path or a dict"):
