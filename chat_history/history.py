@@ -446,6 +446,8 @@ class ChatHistory:
             checked_count(last, "last")
         if max_tokens is not None:
             checked_count(max_tokens, "max_tokens")
+        if count_tokens is not None and not callable(count_tokens):
+            raise InvalidArgumentError(f"count_tokens is a function of a text, not a {type(count_tokens).__name__}")
         for _ in range(ATTEMPTS):
             try:
                 rows, lead = window(backend, key, form, last=last, most=max_tokens, count=count_tokens)

@@ -173,6 +173,13 @@ def test_a_message_in_the_place_of_a_status_is_refused_and_not_repeated_in_the_e
                 assert "secret" not in str(failed.value)
 
 
+def test_the_name_of_a_model_in_the_place_of_a_function_that_counts_is_refused() -> None:
+    with open_history("memory:") as history:
+        for most in (None, 5):  # also where nothing is counted, as in a test whose chat is short
+            with pytest.raises(InvalidArgumentError, match="function of a text"):
+                history.get_message_history("c", "openai", max_tokens=most, count_tokens="gpt-4o")  # type: ignore[arg-type]
+
+
 def test_a_configuration_in_the_place_of_a_backend_is_told_where_it_belongs() -> None:
     for config in ({"backend": "json"}, "sqlite:///chats.db", None):
         with pytest.raises(ConfigError, match="open_history takes a URL, a path or a dict"):
