@@ -40,6 +40,7 @@ CHANGES: dict[str, Write] = {
     "replace_message": lambda history, _: history.replace_message("c", "1", say("user", "x")),
     "switch_branch": lambda history, expected: history.switch_branch("c", "0", expected_version=expected),
     "delete_message": lambda history, _: history.delete_message("c", "1"),
+    "delete_messages": lambda history, _: history.delete_messages("c", ["0", "1"]),
     "delete_last_message": lambda history, _: history.delete_last_message("c"),
     "delete_oldest_messages": lambda history, _: history.delete_oldest_messages("c", 1),
     "archive_oldest_messages": lambda history, _: history.archive_oldest_messages("c", 1),
