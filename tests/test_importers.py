@@ -510,6 +510,8 @@ def test_a_database_that_is_something_else_says_so(history: ChatHistory, tmp_pat
     with pytest.raises(ConfigError, match="percent-encode") as caught:
         import_from("postgresql://ann:sec%ret@localhost:1/db", history)
     assert "sec%ret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"--table schema\.name"):  # which a URL of ours would take
+        import_from("postgresql://ann@localhost:1/db?schema=theirs", history)
 
 
 def test_the_kind_can_be_named_and_is_checked(history: ChatHistory, tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def open_postgres(url: str) -> Iterator[Database]:
     except psycopg.ProgrammingError:
         # Not chained: the driver's message quotes the URL, and its password with it.
         raise ConfigError(
-            "the Postgres URL of the source cannot be read; percent-encode special characters in user and password"
+            "the Postgres URL of the source cannot be read; percent-encode special characters in user and password, "
+            "and leave out options that are not libpq's (a schema is named with the table: --table schema.name)"
         ) from None
     name = f"the Postgres database {settings.get('dbname', '')!r}".replace(" ''", "")
     settings = {"connect_timeout": 10} | settings | {"client_encoding": "utf8"}
