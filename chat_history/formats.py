@@ -217,7 +217,9 @@ def _others() -> Iterator[MessageFormat]:
 
 
 def readable(text: str) -> str:
-    """Text as every store can hold it: NUL and lone surrogates become U+FFFD."""
+    """Text as every store can hold it: NUL and lone surrogates become U+FFFD, and an enum its string."""
+    if type(text) is not str:
+        text = str.__str__(text)
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     if text.isascii():

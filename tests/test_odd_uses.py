@@ -130,6 +130,17 @@ def test_what_comes_back_of_a_chat_named_by_an_enum_has_the_plain_id(store: Stor
             assert {type(each.chat_id) for each in stored if each} == {str}
 
 
+@on(*ALL)
+def test_a_role_that_is_an_enum_comes_back_as_its_string_at_once(store: Store) -> None:
+    item = {"type": "message", "role": Desk.SUPPORT, "content": [{"type": "input_text", "text": Desk.SUPPORT}]}
+    with store.open() as history:
+        for message in ({"role": Desk.SUPPORT, "content": Desk.SUPPORT}, item):
+            stored = history.add_message("c", message)
+            assert stored == history.get_message("c", stored.message_id)
+            assert [type(each) for each in (stored.role, stored.text)] == [str, str]
+            assert f"{stored.role} {stored.text}" == "support support"
+
+
 def test_an_age_that_lies_in_the_future_purges_nothing() -> None:
     with open_history("memory:") as history:
         history.add_message("c", say("user", "a"))
