@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -173,6 +174,22 @@ def test_what_cannot_be_printed_is_told_in_one_line() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "could not be written" in done.stderr
     assert "Caf\\xe9" in run("show", "c", "--url", "chats.db", PYTHONIOENCODING="ascii").stdout
+
+
+def test_an_interrupt_is_exit_code_130_and_no_traceback(store: str) -> None:
+    with open_history(store) as history:
+        history.add_messages("long", [{"role": "user", "content": "x" * 100}] * 3000)  # more than a pipe holds
+    with subprocess.Popen(
+        [*HERE, "show", "long", "--url", store], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as shown:
+        assert shown.stdout
+        assert shown.stderr
+        shown.stdout.read(1000)  # it is at work by now, and waits for a reader
+        shown.send_signal(signal.SIGINT)
+        shown.stdout.read()
+        assert "Traceback" not in shown.stderr.read().decode()
+    assert shown.returncode == 130
+    assert "| 130 |" in (Path(__file__).parent.parent / "docs" / "command.md").read_text()
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
