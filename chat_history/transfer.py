@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
+from os import PathLike
 from typing import Any, NamedTuple, TextIO
 
-from .arguments import checked_id, checked_message_id, checked_metadata, checked_text
+from .arguments import checked_history, checked_id, checked_message_id, checked_metadata, checked_text
 from .backends.base import Backend, Change, ChatKey, ChatRecord, Draft, Outline, OutlineRow, Record, chat_key, owner_key
 from .backends.walking import walk
 from .errors import ChatExistsError, InvalidArgumentError, StorageError
@@ -60,11 +61,12 @@ def copy(source: ChatHistory, target: ChatHistory, *, progress: Progress | None 
     those that came before it have arrived, and it is as it was. `InvalidArgumentError` for a chat of another owner than
     the target's, where that is of `for_user`.
     """
-    return _receive(target, _chats(source), progress)
+    return _receive(checked_history(target), _chats(checked_history(source)), progress)
 
 
 def export(source: ChatHistory, file: TextIO, *, progress: Progress | None = None) -> Moved:
     """Write every chat of every owner of a store to a file, as JSON Lines in UTF-8; of `for_user`, that owner's."""
+    source, file = checked_history(source), _checked_file(file)
     file.write(json.dumps(HEADER) + "\n")
     chats = messages = 0
     for key, record, stored in _chats(source):
@@ -86,7 +88,14 @@ def import_from(file: TextIO, target: ChatHistory, *, progress: Progress | None 
 
     `InvalidArgumentError`, naming the line, for a file that is no export, or not a whole one.
     """
-    return _receive(target, _read(file), progress)
+    return _receive(checked_history(target), _read(_checked_file(file)), progress)
+
+
+def _checked_file(file: TextIO) -> TextIO:
+    """An open file, and not its name, whose characters would be taken for its lines."""
+    if isinstance(file, str | bytes | PathLike):
+        raise InvalidArgumentError('file is a text file that is open, not its name: open(name, encoding="utf-8")')
+    return file
 
 
 # ---- from a store

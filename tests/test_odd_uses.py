@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from chat_history import (
     transfer,
 )
 from chat_history.testing import check_chat, say
+from chat_history_adapters.importers import import_from
 
 
 @on(*ALL)
@@ -213,6 +216,32 @@ def test_a_password_with_an_at_sign_is_not_taken_for_a_host() -> None:
     with pytest.raises(ConfigError, match="%40") as failed:
         open_history("postgresql://u:p@ss@127.0.0.1:1/db")
     assert "ss@" not in str(failed.value)
+
+
+def test_names_in_the_place_of_histories_and_files_are_told_what_belongs_there(tmp_path: Path) -> None:
+    there: Any = tmp_path / "chats.jsonl"
+    with open_history("memory:") as history:
+        history.add_message("c", say("user", "a"))
+        with there.open("w", encoding="utf-8") as file:
+            transfer.export(history, file)
+        odd: Any
+        for odd in ("chats.db", None, history.to_async()):
+            for call in (
+                lambda odd: transfer.copy(odd, history),
+                lambda odd: transfer.copy(history, odd),
+                lambda odd: transfer.export(odd, io.StringIO()),
+                lambda odd: transfer.import_from(io.StringIO(), odd),
+                lambda odd: import_from(there, odd),
+            ):
+                with pytest.raises(InvalidArgumentError, match=r"as open_history\(\) gives it"):
+                    call(odd)
+        for odd in (there, str(there)):
+            for take in (transfer.import_from, lambda file, history: transfer.export(history, file)):
+                with pytest.raises(InvalidArgumentError, match="is open, not its name"):
+                    take(odd, history)
+        for odd in (None, b"chats.jsonl", {"c": []}):
+            with pytest.raises(InvalidArgumentError, match="source is a path"):
+                import_from(odd, history)
 
 
 @on(*ALL)

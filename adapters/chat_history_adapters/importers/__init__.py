@@ -9,6 +9,7 @@ from __future__ import annotations
 from os import PathLike
 
 from chat_history import transfer
+from chat_history.arguments import checked_history
 from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
 from chat_history.transfer import Moved, Progress
@@ -60,6 +61,9 @@ def import_from(
     `InvalidMessageError` that names it. `InvalidArgumentError` for a source of no known kind. After an error, what came
     before it has arrived.
     """
+    if not isinstance(source, str | PathLike):
+        raise InvalidArgumentError(f"source is a path, or the URL of a database, not a {type(source).__name__}")
+    checked_history(history)
     if kind is not None and kind not in KINDS:
         raise InvalidArgumentError(f"{kind!r} is no kind of store that can be imported; there are: {', '.join(KINDS)}")
     with opened(source) as found:
