@@ -40,7 +40,9 @@ def opened(
             options = choose(url).options
             path = options.get("path")
             if isinstance(path, str | os.PathLike) and path != ":memory:" and not os.path.exists(path):
-                raise InvalidArgumentError(f"there is no store {os.fspath(path)!r}; was another name meant?")
+                raise InvalidArgumentError(
+                    f"there is no store {os.fspath(path)!r}: nothing was stored there yet, or another name is meant"
+                )
         with open_history(url, user_id=user, tenant_id=tenant) as history:
             yield history
 
