@@ -244,7 +244,12 @@ class _Comparison:
         records = [*read(head.start, head.stop), *read(tail.start, tail.stop)]
         self.formats = {record.format for record in records}
         self.stored = _cut_stored(form, records, look)
-        by_digest = {branch.digests[index]: cut for index, cut in zip(self.indexes, self.stored, strict=True)}
+        # None of another format: equal bytes may come to something else there, as a piece of a longer answer.
+        by_digest = {
+            branch.digests[index]: cut
+            for index, record, cut in zip(self.indexes, records, self.stored, strict=True)
+            if record.format == form.name
+        }
         self.ours = _cut_given(form, given, by_digest)
 
         self.parts: list[Any] = []

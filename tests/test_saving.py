@@ -701,6 +701,19 @@ def test_words_that_were_loaded_as_items_are_found_again_where_the_format_is_sai
     assert history.get_chat_history("c")[0]["name"] == "ann"
 
 
+def test_equal_words_that_are_a_whole_answer_here_and_a_piece_of_one_there_are_not_stored_again(
+    history: ChatHistory,
+) -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "weather", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "1", "output": "25"}
+    items = [say("user", "hi"), say("assistant", "Well."), say("user", "so?"), say("assistant", "Well."), call, result]
+    history.add_messages("c", items, format="openai_responses")
+    messages = history.get_message_history("c", format="openai")
+    assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant", "tool"]
+    assert history.save_messages("c", messages) == []
+    assert history.get_message_history("c", format="openai_responses") == items
+
+
 def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: ChatHistory) -> None:
     part = {"content": "again", "tool_call_id": "1", "timestamp": "2026-01-01T00:00:03Z", "part_kind": "retry-prompt"}
     request = json.dumps({"parts": [part], "kind": "request"})
