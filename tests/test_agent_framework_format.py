@@ -234,17 +234,25 @@ def test_seals_of_thoughts_stay_with_the_framework_and_the_words_go_on() -> None
     assert "gAAA" not in str(converted.messages[0])
 
 
-def test_thoughts_of_others_that_led_to_calls_stand_beside_the_contents() -> None:
-    """Among them, without the seal, the framework's client for Responses would refuse the whole chat."""
+def test_thoughts_of_others_stand_beside_the_contents() -> None:
+    """Among them the framework's client for Responses would refuse the whole chat where a call follows, and its client
+    for Chat Completions would send them as words."""
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     thought = {"role": "assistant", "content": "Hm.", "reasoning_content": "So I add."}
-    chat = [{**thought, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}, thought]
+    chat = [thought, {**thought, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}]
     converted = convert(stored(chat, "openai"), "agent_framework")
     assert not converted.losses
     kinds = [[content.type for content in message.contents] for message in converted.messages]
-    assert kinds == [["text", "function_call"], ["function_result"], ["text_reasoning", "text"]]
-    again = [message for _, message in neutral_messages(stored(FORM.load([FORM.dump(converted.messages[0]).payload])))]
-    assert [each["text"] for each in again[0]["thinking"]] == ["So I add."]
+    assert kinds == [["text"], ["text", "function_call"], ["function_result"]]
+    for message in converted.messages[:2]:
+        again = [each for _, each in neutral_messages(stored(FORM.load([FORM.dump(message).payload])))]
+        assert [each["text"] for each in again[0]["thinking"]] == ["So I add."]
+
+
+def test_a_message_of_nothing_but_thoughts_of_others_has_them_as_its_contents() -> None:
+    chat = [{"role": "assistant", "content": None, "reasoning_content": "So I add."}]
+    (message,) = convert(stored(chat, "openai"), "agent_framework").messages
+    assert [(content.type, content.text) for content in message.contents] == [("text_reasoning", "So I add.")]
 
 
 def has_name(message: dict[str, Any]) -> bool:

@@ -74,15 +74,16 @@ class Writer:
     def _answer(self, message: Message) -> None:
         contents: list[Any] = []
         thoughts: list[Any] = []
-        calls = bool(message.get("tool_calls"))
-        several = calls or isinstance(message["content"], list)
+        several = bool(message.get("tool_calls")) or isinstance(message["content"], list)
         for index, (key, item) in enumerate(blocks(message)):
             if key == "tool_calls":
                 contents.append(self._call(item))
             elif key == "thinking":
-                (thoughts if calls and item.get("format") != FORMAT else contents).extend(self._thinking(item))
+                (contents if item.get("format") == FORMAT else thoughts).extend(self._thinking(item))
             elif not (several and item.get("text") == ""):
                 contents += self._part(index, item)
+        if not contents:
+            contents, thoughts = thoughts, []
         self._add("assistant", contents, message, {THOUGHTS: [each.text for each in thoughts]} if thoughts else None)
 
     def _thinking(self, thought: dict[str, Any]) -> list[Any]:

@@ -24,8 +24,9 @@ __all__ = ["FORMAT", "THOUGHTS", "to_neutral"]
 
 FORMAT = "agent_framework"
 THOUGHTS = "chat_history_thoughts"
-"""Under this property a message keeps the thoughts of another framework's model that led to calls. Among its contents
-the framework's client for Responses refuses them, because it could not send them back as they were."""
+"""Under this property a message keeps the thoughts of another framework's model. Among its contents the framework's
+client for Responses refuses those that a call follows, also in the next message, because it could not send them back as
+they were, and its client for Chat Completions sends them as words that were said."""
 UNNAMED = "UnnamedAgent"
 """What the framework says where an agent has no name."""
 USAGE = {
