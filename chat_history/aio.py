@@ -74,7 +74,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _awaited(
+def _read(
     method: Callable[Concatenate[ChatHistory, P], R],
 ) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
     async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -84,11 +84,21 @@ def _awaited(
     return awaited
 
 
+def _write(
+    method: Callable[Concatenate[ChatHistory, P], R],
+) -> Callable[Concatenate[AsyncChatHistory, P], Awaitable[R]]:
+    async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._complete(method, self._history, *args, **kwargs)
+
+    update_wrapper(awaited, method)
+    return awaited
+
+
 class AsyncChatHistory:
     """A history whose methods are awaited. Each is the method of the same name, run on a bounded pool of threads.
 
-    A call that is cancelled has either happened or not, and never in part: its thread finishes what it began. What
-    `ChatHistory` promises of threads holds for tasks.
+    A call that is cancelled has either happened or not, never in part, and does not happen later: what was begun to be
+    written ends before the cancellation arrives. What `ChatHistory` promises of threads holds for tasks.
     """
 
     def __init__(self, history: ChatHistory) -> None:
@@ -96,14 +106,21 @@ class AsyncChatHistory:
         self._threads = _Threads()
         self._is_view = False
 
-    async def _run(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        import asyncio
+    def _begin(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> Future[R]:
         import contextvars
         from functools import partial
 
         context = contextvars.copy_context()
-        work = partial(context.run, call, *args, **kwargs)
-        return await asyncio.wrap_future(self._threads.submit(work))
+        return self._threads.submit(partial(context.run, call, *args, **kwargs))
+
+    async def _run(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """For what only reads: whoever is cancelled need not wait for it."""
+        import asyncio
+
+        return await asyncio.wrap_future(self._begin(call, *args, **kwargs))
+
+    async def _complete(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        return await _completed(self._begin(call, *args, **kwargs))
 
     @property
     def user_id(self) -> str:
@@ -139,38 +156,38 @@ class AsyncChatHistory:
         view._is_view = True
         return view
 
-    add_message = _awaited(ChatHistory.add_message)
-    add_messages = _awaited(ChatHistory.add_messages)
-    save_messages = _awaited(ChatHistory.save_messages)
-    set_messages = _awaited(ChatHistory.set_messages)
-    replace_message = _awaited(ChatHistory.replace_message)
-    delete_message = _awaited(ChatHistory.delete_message)
-    delete_messages = _awaited(ChatHistory.delete_messages)
-    delete_last_message = _awaited(ChatHistory.delete_last_message)
-    delete_oldest_messages = _awaited(ChatHistory.delete_oldest_messages)
-    archive_oldest_messages = _awaited(ChatHistory.archive_oldest_messages)
-    get_chat_history = _awaited(ChatHistory.get_chat_history)
-    get_message_history = _awaited(ChatHistory.get_message_history)
-    get_readable_chat_history = _awaited(ChatHistory.get_readable_chat_history)
-    get_messages = _awaited(ChatHistory.get_messages)
-    get_message = _awaited(ChatHistory.get_message)
-    get_message_count = _awaited(ChatHistory.get_message_count)
-    search = _awaited(ChatHistory.search)
-    list_branches = _awaited(ChatHistory.list_branches)
-    switch_branch = _awaited(ChatHistory.switch_branch)
-    fork_chat = _awaited(ChatHistory.fork_chat)
-    delete_branch = _awaited(ChatHistory.delete_branch)
-    delete_superseded = _awaited(ChatHistory.delete_superseded)
-    create_chat = _awaited(ChatHistory.create_chat)
-    get_chat = _awaited(ChatHistory.get_chat)
-    update_chat = _awaited(ChatHistory.update_chat)
-    list_chats = _awaited(ChatHistory.list_chats)
-    get_all_chat_ids = _awaited(ChatHistory.get_all_chat_ids)
-    chat_exists = _awaited(ChatHistory.chat_exists)
-    delete_chat_history = _awaited(ChatHistory.delete_chat_history)
-    delete_user = _awaited(ChatHistory.delete_user)
-    purge = _awaited(ChatHistory.purge)
-    clear_all = _awaited(ChatHistory.clear_all)
+    add_message = _write(ChatHistory.add_message)
+    add_messages = _write(ChatHistory.add_messages)
+    save_messages = _write(ChatHistory.save_messages)
+    set_messages = _write(ChatHistory.set_messages)
+    replace_message = _write(ChatHistory.replace_message)
+    delete_message = _write(ChatHistory.delete_message)
+    delete_messages = _write(ChatHistory.delete_messages)
+    delete_last_message = _write(ChatHistory.delete_last_message)
+    delete_oldest_messages = _write(ChatHistory.delete_oldest_messages)
+    archive_oldest_messages = _write(ChatHistory.archive_oldest_messages)
+    get_chat_history = _read(ChatHistory.get_chat_history)
+    get_message_history = _read(ChatHistory.get_message_history)
+    get_readable_chat_history = _read(ChatHistory.get_readable_chat_history)
+    get_messages = _read(ChatHistory.get_messages)
+    get_message = _read(ChatHistory.get_message)
+    get_message_count = _read(ChatHistory.get_message_count)
+    search = _read(ChatHistory.search)
+    list_branches = _read(ChatHistory.list_branches)
+    switch_branch = _write(ChatHistory.switch_branch)
+    fork_chat = _write(ChatHistory.fork_chat)
+    delete_branch = _write(ChatHistory.delete_branch)
+    delete_superseded = _write(ChatHistory.delete_superseded)
+    create_chat = _write(ChatHistory.create_chat)
+    get_chat = _read(ChatHistory.get_chat)
+    update_chat = _write(ChatHistory.update_chat)
+    list_chats = _read(ChatHistory.list_chats)
+    get_all_chat_ids = _read(ChatHistory.get_all_chat_ids)
+    chat_exists = _read(ChatHistory.chat_exists)
+    delete_chat_history = _write(ChatHistory.delete_chat_history)
+    delete_user = _write(ChatHistory.delete_user)
+    purge = _write(ChatHistory.purge)
+    clear_all = _write(ChatHistory.clear_all)
 
     async def iter_messages(
         self, chat_id: str, *, status: MessageStatus | str | None = "active"
@@ -211,4 +228,23 @@ async def run(
     **kwargs: P.kwargs,
 ) -> R:
     """Call a function with the history, on the threads of its methods: for what is made of several of its calls."""
-    return await history._run(call, history._history, *args, **kwargs)
+    return await history._complete(call, history._history, *args, **kwargs)
+
+
+async def _completed(begun: Future[R]) -> R:
+    """Wait for a write to end, also when cancelled meanwhile: what the caller does next finds it done or not done."""
+    import asyncio
+
+    work = asyncio.wrap_future(begun)
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            begun.cancel()  # one that still waits for its turn
+            cancelled = error
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()  # so that asyncio does not complain that nobody looked at it
+        raise cancelled
+    return work.result()

@@ -8,7 +8,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from random import Random
 from threading import current_thread
 from typing import get_args, get_origin, get_type_hints
@@ -166,6 +166,45 @@ def test_a_cancelled_call_has_happened_or_not(store: Store) -> None:
         asyncio.run(run_and_wait(history.to_async()))
         for attempt in range(40):
             assert len(check_chat(history, f"chat {attempt}")) in (0, 50)
+
+
+@on(*ALL)
+def test_what_was_cancelled_does_not_happen_later(store: Store) -> None:
+    random = Random(0)
+    batch = [say("user", str(number)) for number in range(50)]
+
+    async def run(history: AsyncChatHistory) -> list[int]:
+        counts = []
+        for attempt in range(40):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(0, 0.004)):
+                    await history.add_messages(f"chat {attempt}", batch)
+            counts.append(await history.get_message_count(f"chat {attempt}"))
+        await asyncio.to_thread(history._threads.shutdown)
+        return counts
+
+    with store.open() as history:
+        counts = asyncio.run(run(history.to_async()))
+        assert [history.get_message_count(f"chat {attempt}") for attempt in range(40)] == counts
+
+
+@on("sqlite")
+def test_a_cancelled_write_has_ended_when_the_cancellation_arrives(store: Store) -> None:
+    async def cancel(history: AsyncChatHistory) -> None:
+        await history.create_chat("c")
+        with locked(store):
+            adding = asyncio.create_task(history.add_message("c", say("user", "a")))
+            for _ in range(2):  # once is not enough for those who time out twice
+                await asyncio.sleep(0.01)
+                adding.cancel()
+            await asyncio.sleep(0.01)
+            assert not adding.done()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        assert await history.get_message_count("c") == 1
+
+    with store.open() as history:
+        asyncio.run(cancel(history.to_async()))
 
 
 @on("sqlite")
