@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import update_wrapper
 from itertools import islice
-from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
-from weakref import WeakSet
 
 from .arguments import checked_history
-from .errors import HistoryClosedError
 from .history import ChatHistory
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from .messages import MessageStatus, StoredMessage
 
@@ -25,53 +21,8 @@ __all__ = ["AsyncChatHistory", "run"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-THREADS = 10
-"""How many calls run at a time; as many as a Postgres pool has connections by default."""
 AHEAD = 64
 """Messages that an iteration fetches at a time, because each way to a thread and back takes longer than a message."""
-
-
-class _Threads:
-    """The pool that a history and its views share, made at the first call."""
-
-    def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
-        self._lock = Lock()
-        _every.add(self)
-
-    def submit(self, work: Callable[[], R]) -> Future[R]:
-        with self._lock:
-            if self._closed:
-                raise HistoryClosedError("this history was shut down; open another one")
-            if self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor
-
-                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chat_history")
-            return self._pool.submit(work)
-
-    def forked(self) -> None:
-        """In the child, where the threads are not."""
-        self._pool = None
-        self._lock = Lock()
-
-    def shutdown(self) -> None:
-        with self._lock:
-            pool, self._closed = self._pool, True
-        if pool is not None:
-            pool.shutdown()
-
-
-_every: WeakSet[_Threads] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for threads in _every:
-        threads.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _read(
@@ -86,7 +37,7 @@ def _read(
 
 def _write(
     method: Callable[Concatenate[ChatHistory, P], R],
-) -> Callable[Concatenate[AsyncChatHistory, P], Awaitable[R]]:
+) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
     async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._complete(method, self._history, *args, **kwargs)
 
@@ -103,8 +54,7 @@ class AsyncChatHistory:
 
     def __init__(self, history: ChatHistory) -> None:
         self._history = checked_history(history)
-        self._threads = _Threads()
-        self._is_view = False
+        self._threads = history._store.threads
 
     def _begin(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> Future[R]:
         import contextvars
@@ -144,17 +94,11 @@ class AsyncChatHistory:
 
     def for_user(self, user_id: str, *, tenant_id: str | None = None) -> AsyncChatHistory:
         """The same store, seen by another owner; not awaited. See `ChatHistory.for_user`."""
-        view = AsyncChatHistory(self._history.for_user(user_id, tenant_id=tenant_id))
-        view._threads = self._threads
-        view._is_view = True
-        return view
+        return AsyncChatHistory(self._history.for_user(user_id, tenant_id=tenant_id))
 
     def shared_by(self, user_id: str) -> AsyncChatHistory:
         """What another user shares, to be read; not awaited. See `ChatHistory.shared_by`."""
-        view = AsyncChatHistory(self._history.shared_by(user_id))
-        view._threads = self._threads
-        view._is_view = True
-        return view
+        return AsyncChatHistory(self._history.shared_by(user_id))
 
     add_message = _write(ChatHistory.add_message)
     add_messages = _write(ChatHistory.add_messages)
@@ -203,7 +147,7 @@ class AsyncChatHistory:
         import asyncio
 
         def shut() -> None:  # as a whole in a thread, where nobody's cancellation ends it halfway
-            if not self._is_view:
+            if not self._history._is_view:
                 self._threads.shutdown()
             self._history.shutdown()
 

@@ -51,6 +51,7 @@ from .pages import page_of_chats, page_of_messages
 from .records import Stored, chat_of, stored_draft, stored_message
 from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
+from .threads import Threads
 from .tokens import CountTokens
 from .tree import alone, branches
 from .windows import ChangedError, window
@@ -68,9 +69,10 @@ KEYS = 4096
 class _Store:
     """What the views of one store share."""
 
-    def __init__(self, backend: Backend, limit: Limit | None = None) -> None:
+    def __init__(self, backend: Backend, limit: Limit | None = None, threads: Threads | None = None) -> None:
         self.backend = whole(backend)
         self.writer = None if isinstance(backend, SharedChats) else Writer(self.backend, limit)
+        self.threads = threads or Threads()
         self.closed = False
 
 
@@ -166,7 +168,7 @@ class ChatHistory:
         leaves the store open.
         """
         view = self.for_user(user_id)
-        view._store = _Store(SharedChats(self._store.backend))
+        view._store = _Store(SharedChats(self._store.backend), threads=self._store.threads)
         return view
 
     def __reduce__(self) -> NoReturn:

@@ -10,15 +10,16 @@ import sqlite3
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager, suppress
 from random import Random
-from threading import current_thread
+from threading import active_count, current_thread
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from stores import ALL, DURABLE, Store, on
 
 from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
-from chat_history.aio import AHEAD, THREADS, _awaited, run
+from chat_history.aio import AHEAD, _read, _write, run
 from chat_history.testing import check_chat, say
+from chat_history.threads import THREADS
 
 NAMES = [name for name in dir(ChatHistory) if not name.startswith("_") and name != "to_async"]
 NOT_AWAITED = {"for_user", "iter_messages", "shared_by"}
@@ -46,8 +47,9 @@ def test_every_public_name_is_there_with_the_same_signature(name: str) -> None:
 
 def test_type_checkers_let_a_task_be_made_of_a_call() -> None:
     # create_task, TaskGroup and asyncio.run take coroutines, and not whatever can be awaited.
-    made = get_args(get_type_hints(_awaited)["return"])[-1]
-    assert get_origin(made) is Coroutine
+    for kind in (_read, _write):
+        made = get_args(get_type_hints(kind)["return"])[-1]
+        assert get_origin(made) is Coroutine
 
 
 def test_it_has_no_other_names() -> None:
@@ -85,6 +87,23 @@ def test_a_function_of_several_calls_runs_on_the_same_threads() -> None:
 
     with open_history("memory:") as history:
         assert asyncio.run(run(history.to_async(), work, "c", words="a")).startswith("chat_history")
+
+
+@on("memory")
+def test_those_who_await_one_store_share_its_threads(store: Store) -> None:
+    async def use(history: ChatHistory) -> None:
+        users = [history.for_user(str(number)).to_async() for number in range(100)]
+        before = active_count()
+        await asyncio.gather(*(user.add_message("c", say("user", "a")) for user in users))
+        assert active_count() - before <= THREADS
+        await asyncio.gather(*(user.shutdown() for user in users[1:]))
+        assert await users[0].get_message_count("c") == 1, "the threads are not those of a view to be shut down"
+        with pytest.raises(HistoryClosedError):
+            await users[1].get_message_count("c")
+
+    with store.open() as history:
+        asyncio.run(use(history))
+        asyncio.run(history.to_async().shutdown())
 
 
 @on(*ALL)
