@@ -116,6 +116,25 @@ def test_what_is_added_together_stays_together(store: Store) -> None:
         assert sorted(map(int, texts[::2])) == list(range(40))  # type: ignore[arg-type]
 
 
+@on(*DURABLE)
+def test_what_was_cancelled_does_not_come_into_a_chat_that_is_cleared_then(store: Store) -> None:
+    async def use(history: ChatHistory) -> int:
+        cancelled = 0
+        for number in range(40):
+            chat = LangChainChatHistory(history, str(number))
+            adding = asyncio.create_task(chat.aadd_messages([HumanMessage("Forget this.")] * 50))
+            await asyncio.sleep(number * 0.0001)
+            adding.cancel()
+            await asyncio.wait([adding])
+            cancelled += adding.cancelled()
+            await chat.aclear()
+        return cancelled
+
+    with store.open() as history:
+        assert asyncio.run(use(history)) > 0
+        assert history.get_all_chat_ids() == []
+
+
 @on("sqlite")
 def test_each_way_of_adding_appends(store: Store) -> None:
     async def added(chat: LangChainChatHistory) -> Sequence[BaseMessage]:

@@ -39,11 +39,16 @@ class LangChainChatHistory(BaseChatMessageHistory):
         self.last = None if last is None else checked_count(last, "last")
         self.max_tokens = None if max_tokens is None else checked_count(max_tokens, "max_tokens")
         self._history = checked_history(history)
+        self._async = history.to_async()
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override] # a plain attribute there, and a property in each
         """The chat's messages, oldest first; [] for a new chat. A new list each time."""
         return self._history.get_message_history(self.session_id, FORMAT, last=self.last, max_tokens=self.max_tokens)
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """As `messages`, awaited."""
+        return await self._async.get_message_history(self.session_id, FORMAT, self.last, self.max_tokens)
 
     def add_message(self, message: BaseMessage) -> None:
         """Append a message."""
@@ -53,6 +58,14 @@ class LangChainChatHistory(BaseChatMessageHistory):
         """Append messages, all of them or none. What was said twice is stored twice."""
         self._history.add_messages(self.session_id, messages)
 
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """As `add_messages`, awaited; what was cancelled has happened or not, and does not happen later."""
+        await self._async.add_messages(self.session_id, messages)
+
     def clear(self) -> None:
         """Remove the chat: its messages, of every branch, and its title and metadata. It may go on, empty."""
         self._history.delete_chat_history(self.session_id)
+
+    async def aclear(self) -> None:
+        """As `clear`, awaited."""
+        await self._async.delete_chat_history(self.session_id)
