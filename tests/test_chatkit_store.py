@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from stores import DURABLE, Store, on
 
-from chat_history import ChatHistory, InvalidArgumentError
+from chat_history import ChatHistory, ConversionWarning, InvalidArgumentError
+from chat_history.formats import Dumped
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 # First, because it keeps ChatKit's warnings of itself away.
-from chat_history_adapters.stores.chatkit import ATTACHMENTS, ChatKitStore  # noqa: E402, I001
+from chat_history_adapters.formats.chatkit import ChatKit  # noqa: E402, I001
+from chat_history_adapters.stores.chatkit import ATTACHMENTS, THREAD, ChatKitStore  # noqa: E402
 from chatkit.server import ChatKitServer, StreamingResult  # noqa: E402
 from chatkit.store import NotFoundError  # noqa: E402
 from chatkit.types import (  # noqa: E402
@@ -541,3 +543,28 @@ def test_a_chat_that_another_framework_began_is_a_thread(store: Store) -> None:
         assert mine.get_chat("c").metadata["mine"] == 1
         mine.update_chat("c", title="Roma")
         assert asyncio.run(kit.load_thread("c", ANN)).title == "Roma"
+
+
+@on(*DURABLE)
+def test_what_another_release_of_chatkit_wrote_does_not_hide_the_thread(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.open() as history:
+        kit, mine = stored_by(history), history.for_user("ann")
+        asyncio.run(kit.save_thread(thread(title="Rome"), ANN))
+        asyncio.run(kit.save_thread(thread("u"), ANN))
+        content = [{"type": "input_text", "text": "Hello!"}, {"type": "input_smell", "smell": "roses"}]
+        changes: list[dict[str, Any]] = [{}, {"type": "hologram"}, {"content": content}]
+        for number, change in enumerate(changes):
+            dumped = Dumped(json.dumps(said(f"i{number}", "?").model_dump(mode="json") | change), "user", "Hello!")
+            monkeypatch.setattr(ChatKit, "dump", lambda form, item, dumped=dumped: dumped)
+            mine.add_message("t", said(f"i{number}", "?"), message_id=f"i{number}")
+        saved = mine.get_chat("t").metadata
+        mine.update_chat("t", metadata={THREAD: saved[THREAD] | {"status": {"type": "mislaid"}}})
+
+        with pytest.warns(ConversionWarning, match="item 'i[12]'"):
+            page = asyncio.run(kit.load_thread_items("t", None, 9, "asc", ANN))
+        assert [(item.id, item.content[0].text) for item in page.data] == [("i0", "?"), ("i2", "Hello!")]
+        with pytest.warns(ConversionWarning, match="thread 't'"):
+            listed = asyncio.run(kit.load_threads(9, None, "asc", ANN))
+        assert [(each.id, each.title) for each in listed.data] == [("t", "Rome"), ("u", None)]

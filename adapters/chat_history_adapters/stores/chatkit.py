@@ -13,6 +13,7 @@ from chat_history import (
     ChatExistsError,
     ChatHistory,
     ChatNotFoundError,
+    ConversionWarning,
     InvalidArgumentError,
     MessageNotFoundError,
     MissingDependencyError,
@@ -31,7 +32,7 @@ try:
         warnings.simplefilter("ignore", DeprecationWarning)  # ChatKit's, of classes of its own that it imports
         from chatkit.store import AttachmentStore, NotFoundError, Store, StoreItemType
         from chatkit.types import Attachment, AttachmentCreateParams, Page, ThreadItem, ThreadMetadata
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 except ImportError as error:
     raise MissingDependencyError(
         f"OpenAI ChatKit cannot be imported: {error}; pip install 'agent-chat-history[chatkit]'"
@@ -213,13 +214,27 @@ def _load_thread(history: ChatHistory, thread_id: str) -> ThreadMetadata:
 
 
 def _metadata(chat: Chat) -> ThreadMetadata:
+    thread = ThreadMetadata(id=chat.chat_id, title=chat.title or None, created_at=chat.created_at)
     saved = chat.metadata.get(THREAD)
     if saved is None:  # another framework began it
-        return ThreadMetadata(id=chat.chat_id, title=chat.title or None, created_at=chat.created_at)
-    thread = ThreadMetadata.model_validate(saved)
+        return thread
+    try:
+        thread = ThreadMetadata.model_validate(saved)
+    except ValidationError as error:
+        _warn_of_another_release(f"what is known of thread {chat.chat_id!r}", error)
     if (thread.title or "") != chat.title:  # somebody else gave it a title
         thread.title = chat.title
     return thread
+
+
+def _warn_of_another_release(what: str, error: ValidationError) -> None:
+    """Where what is stored cannot be loaded as it is. It does not hide the thread, or the others of a list."""
+    reason = str(error).partition("\n")[0]
+    warnings.warn(
+        f"the installed release of ChatKit cannot load {what} ({reason}): shown is what was said in it",
+        ConversionWarning,
+        stacklevel=2,
+    )
 
 
 def _save_thread(history: ChatHistory, thread: ThreadMetadata) -> None:
@@ -301,11 +316,14 @@ def _page(data: list[Any], *, has_more: bool) -> Page[Any]:
 
 def _item(thread_id: str, message: StoredMessage) -> Any:
     """The item that a message is; None for one that another framework wrote, and that says nothing."""
-    if message.format == FORMAT:
-        with naming_damage(thread_id, [(message.position, message.payload)]):
-            return get_format(FORMAT).load([message.payload])[0]
-    source = Source(message.message_id, message.format, message.payload, message.created_at)
-    items = convert([source], FORMAT).messages
+    with naming_damage(thread_id, [(message.position, message.payload)]):
+        if message.format == FORMAT:
+            try:
+                return get_format(FORMAT).load([message.payload])[0]
+            except ValidationError as error:
+                _warn_of_another_release(f"item {message.message_id!r}", error)
+        source = Source(message.message_id, message.format, message.payload, message.created_at)
+        items = convert([source], FORMAT).messages
     if not items:
         return None
     return items[0].model_copy(update={"thread_id": thread_id, "created_at": message.created_at})
