@@ -240,6 +240,27 @@ def test_pages_follow_the_order_of_storing_in_either_direction(store: Store, ord
     on_store(store, work)
 
 
+@on("memory")
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_page_of_items_reads_no_more_messages_than_it_needs(
+    store: Store, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.open() as history:
+        mine = history.for_user("ann")
+        mine.add_messages("t", [said(f"i{n}", str(n)) for n in range(50)], message_ids=[f"i{n}" for n in range(50)])
+        asked: list[int] = []
+        read = history._store.backend.read
+
+        def counted(*args: Any, limit: int, **kwargs: Any) -> Any:
+            asked.append(limit)
+            return read(*args, limit=limit, **kwargs)
+
+        monkeypatch.setattr(history._store.backend, "read", counted)
+        page = asyncio.run(stored_by(history).load_thread_items("t", None, 3, order, ANN))
+        assert [item.id for item in page.data] == (["i0", "i1", "i2"] if order == "asc" else ["i49", "i48", "i47"])
+        assert sum(asked) <= 5
+
+
 @on(*DURABLE)
 def test_threads_are_listed_in_the_order_in_which_they_began(store: Store) -> None:
     async def work(kit: ChatKitStore) -> None:

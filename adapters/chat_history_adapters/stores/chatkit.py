@@ -57,6 +57,7 @@ THREAD = "chatkit_thread"
 ATTACHMENTS = "chatkit:attachments"
 """The chat that keeps the metadata of an owner's attachments. It is no thread."""
 PAGE = 100
+"""The most messages that are read at a time. First no more than a page of items needs, as they may hold images."""
 
 _attachment: TypeAdapter[Any] = TypeAdapter(Attachment)
 
@@ -288,22 +289,23 @@ def _load_items(history: ChatHistory, thread_id: str, after: str | None, limit: 
         if not history.chat_exists(thread_id):
             return _page([], has_more=False)
         raise
-    walk = _newest_first(history, thread_id, place) if order == "desc" else _oldest_first(history, thread_id, place)
+    wanted = max(limit, 0) + 1
+    walk = (_newest_first if order == "desc" else _oldest_first)(history, thread_id, place, min(wanted, PAGE))
     found = (item for message in walk if (item := _item(thread_id, message)) is not None)
-    items = list(islice(found, max(limit, 0) + 1))
-    return _page(items[: max(limit, 0)], has_more=len(items) > max(limit, 0))
+    items = list(islice(found, wanted))
+    return _page(items[: wanted - 1], has_more=len(items) == wanted)
 
 
-def _oldest_first(history: ChatHistory, thread_id: str, place: int | None) -> Iterator[StoredMessage]:
+def _oldest_first(history: ChatHistory, thread_id: str, place: int | None, size: int) -> Iterator[StoredMessage]:
     cursor: str | None = message_cursor(-1 if place is None else place)
     while cursor is not None:
-        page = history.get_messages(thread_id, PAGE, after=cursor)
+        page = history.get_messages(thread_id, size, after=cursor)
         yield from page
-        cursor = page.after
+        cursor, size = page.after, PAGE
 
 
-def _newest_first(history: ChatHistory, thread_id: str, place: int | None) -> Iterator[StoredMessage]:
-    page = history.get_messages(thread_id, PAGE, before=None if place is None else message_cursor(place))
+def _newest_first(history: ChatHistory, thread_id: str, place: int | None, size: int) -> Iterator[StoredMessage]:
+    page = history.get_messages(thread_id, size, before=None if place is None else message_cursor(place))
     yield from reversed(page)
     while page.before is not None:
         page = history.get_messages(thread_id, PAGE, before=page.before)
