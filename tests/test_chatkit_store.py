@@ -280,6 +280,29 @@ def test_threads_are_listed_in_the_order_in_which_they_began(store: Store) -> No
     on_store(store, work)
 
 
+@on(*DURABLE)
+def test_threads_that_are_deleted_while_they_are_listed_end_no_list_and_begin_none_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_all_chat_ids = ChatHistory.get_all_chat_ids
+
+    def deleted_then(history: ChatHistory) -> list[str]:
+        ids = get_all_chat_ids(history)
+        for chat_id in ("t1", "t2"):
+            history.delete_chat_history(chat_id)
+        return ids
+
+    async def work(kit: ChatKitStore) -> None:
+        for number in range(5):
+            await kit.save_thread(thread(f"t{number}"), ANN)
+        first = await kit.load_threads(1, None, "asc", ANN)
+        monkeypatch.setattr(ChatHistory, "get_all_chat_ids", deleted_then)
+        page = await kit.load_threads(2, first.after, "asc", ANN)
+        assert ([each.id for each in page.data], page.has_more, page.after) == (["t3", "t4"], False, "t4")
+
+    on_store(store, work)
+
+
 # ---- whose
 
 

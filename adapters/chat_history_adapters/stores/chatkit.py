@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -271,13 +272,13 @@ def _load_threads(history: ChatHistory, limit: int, after: str | None, order: st
         if after not in ids:
             raise ChatNotFoundError(f"there is no thread {after!r} to go on after")
         ids = ids[ids.index(after) + 1 :]
-    threads = []
-    for chat_id in ids[: max(limit, 0)]:
-        try:
+    threads: list[ThreadMetadata] = []
+    for chat_id in ids:
+        if len(threads) >= max(limit, 0):
+            return _page(threads, has_more=True)
+        with suppress(ChatNotFoundError):  # deleted meanwhile; the next one takes its place, or a page would be empty
             threads.append(_metadata(history.get_chat(chat_id)))
-        except ChatNotFoundError:  # deleted meanwhile
-            continue
-    return _page(threads, has_more=len(ids) > max(limit, 0))
+    return _page(threads, has_more=False)
 
 
 def _load_items(history: ChatHistory, thread_id: str, after: str | None, limit: int, order: str) -> Page[ThreadItem]:
