@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from stores import DURABLE, Store, on
 
-from chat_history import ChatHistory, ConversionWarning, InvalidArgumentError
+from chat_history import ChatHistory, ChatHistoryWarning, ConversionWarning, InvalidArgumentError
 from chat_history.formats import Dumped
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -203,6 +203,16 @@ def test_an_item_that_is_saved_again_keeps_its_place(store: Store) -> None:
         await kit.save_item("t", said("i3", "new"), ANN)
         page = await kit.load_thread_items("t", None, 9, "asc", ANN)
         assert page.data == [said("i0", "!"), said("i1", "!"), said("i2", "?"), said("i3", "new")]
+
+    on_store(store, work)
+
+
+@on("memory")
+def test_an_answer_that_the_next_one_will_replace_is_warned_of(store: Store) -> None:
+    async def work(kit: ChatKitStore) -> None:
+        await kit.save_thread(thread(), ANN)
+        with pytest.warns(ChatHistoryWarning, match="the next one will replace it"):
+            await kit.add_thread_item("t", answered("__fake_id__", "of Chat Completions"), ANN)
 
     on_store(store, work)
 

@@ -13,6 +13,7 @@ from chat_history import (
     Chat,
     ChatExistsError,
     ChatHistory,
+    ChatHistoryWarning,
     ChatNotFoundError,
     ConversionWarning,
     InvalidArgumentError,
@@ -57,6 +58,8 @@ THREAD = "chatkit_thread"
 """Where in a chat's metadata that of its thread is."""
 ATTACHMENTS = "chatkit:attachments"
 """The chat that keeps the metadata of an owner's attachments. It is no thread."""
+FAKE_ID = "__fake_id__"
+"""The id of every answer that `stream_agent_response` makes of a model behind Chat Completions."""
 PAGE = 100
 """The most messages that are read at a time. First no more than a page of items needs, as they may hold images."""
 
@@ -333,6 +336,13 @@ def _item(thread_id: str, message: StoredMessage) -> Any:
 
 
 def _put_item(history: ChatHistory, thread_id: str, item: Any) -> None:
+    if item.id == FAKE_ID:
+        warnings.warn(
+            f"an answer in thread {thread_id!r} has the id {FAKE_ID!r}, which the Agents SDK gives to every answer "
+            "of Chat Completions: the next one will replace it; give each an id of its own before it is yielded",
+            ChatHistoryWarning,
+            stacklevel=2,
+        )
     _put(history, _thread(thread_id), item.id, item, FORMAT)
 
 
