@@ -174,6 +174,26 @@ def test_tasks_at_once_on_one_session_lose_nothing(store: Store) -> None:
     on_storage(store, work)
 
 
+@on(*DURABLE)
+def test_sessions_that_are_written_to_while_they_are_listed_are_all_listed(store: Store) -> None:
+    tenant = store.schema or "acme"
+
+    async def work(storage: Any) -> None:
+        ids = [(await storage.create_chat(tenant, "ann")).id for _ in range(220)]
+
+        async def write() -> None:
+            for _ in range(30):
+                for chat_id in ids[:4]:
+                    await storage.add_message(chat_id, "user", "Hello!")
+
+        writing = asyncio.create_task(write())
+        while not writing.done():
+            assert {chat.id for chat in await storage.list_chats(tenant, "ann")} == set(ids)
+        await writing
+
+    on_storage(store, work)
+
+
 @on("json", "sqlite")
 def test_another_framework_goes_on_with_a_session_and_orchid_with_its_chat(store: Store) -> None:
     async def begin(storage: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import binascii
 import json
 import os
+import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,7 +45,6 @@ ROLES = ("user", "assistant", "system")
 UNTITLED = "New chat"
 SUMMARY = "orchid_summary"
 """Where in a chat's metadata its running summary is."""
-PAGE = 200
 
 
 class OrchidHistoryStorage(OrchidChatStorage):
@@ -92,14 +92,8 @@ class OrchidHistoryStorage(OrchidChatStorage):
 
     async def list_chats(self, tenant_id: str, user_id: str) -> list[OrchidChatSession]:
         """All sessions of a user, newest activity first. Chats that others began in the same store are among them."""
-        history = self._of(tenant_id, user_id)
-        sessions: list[OrchidChatSession] = []
-        page = await history.list_chats(PAGE)
-        sessions += map(_session, page)
-        while page.after is not None:
-            page = await history.list_chats(PAGE, after=page.after)
-            sessions += map(_session, page)
-        return sessions
+        # In one look: between two pages a session would move to the front, where it is written to, and be on neither.
+        return [_session(chat) for chat in await self._of(tenant_id, user_id).list_chats(sys.maxsize)]
 
     async def get_chat(self, chat_id: str) -> OrchidChatSession | None:
         """A session by its id, None if there is none."""
