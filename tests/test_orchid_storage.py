@@ -127,6 +127,19 @@ def test_sessions_are_as_those_of_orchids_own_storage(store: Store) -> None:
 
 
 @on(*DURABLE)
+def test_what_was_said_comes_back_as_it_was(store: Store) -> None:
+    said = ["a\0b", "half \ud83d of a pair", " \n", "", "é 漢字 🎉", "long " * 300_000]
+
+    async def work(storage: Any) -> None:
+        chat = await storage.create_chat(store.schema or "acme", "ann")
+        for content in said:
+            assert (await storage.add_message(chat.id, "user", content)).content == content
+        assert [message.content for message in await storage.get_messages(chat.id)] == said
+
+    on_storage(store, work)
+
+
+@on(*DURABLE)
 def test_no_message_is_without_its_session(store: Store) -> None:
     async def work(storage: Any) -> None:
         chat = await storage.create_chat(store.schema or "acme", "ann")

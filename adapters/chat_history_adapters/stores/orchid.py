@@ -27,6 +27,7 @@ from chat_history import (
     open_history,
 )
 from chat_history.aio import run
+from chat_history.loading import DICTS
 
 try:
     from orchid_ai.persistence.base import OrchidChatStorage
@@ -238,11 +239,17 @@ def _message(session_id: str, message: StoredMessage) -> OrchidChatMessage:
         id=message.message_id,
         chat_id=session_id,
         role=message.role,
-        content=message.text,
+        content=_content(message),
         agents_used=message.metadata.get("agents_used", []),
         created_at=_naive(message.created_at),
         metadata=message.metadata.get("metadata", {}),
     )
+
+
+def _content(message: StoredMessage) -> str:
+    """What was said, as it was given: the text of a stored message is without what not every store can search."""
+    content = message.json().get("content") if message.format == DICTS else None
+    return content if isinstance(content, str) else message.text
 
 
 def _is_said(message: StoredMessage) -> bool:
