@@ -140,6 +140,21 @@ def test_what_was_said_comes_back_as_it_was(store: Store) -> None:
 
 
 @on(*DURABLE)
+def test_a_session_begins_whatever_is_in_the_first_question(store: Store) -> None:
+    question = "What is \0 and \ud83d?"
+
+    async def work(storage: Any) -> None:
+        asked = await OrchidInvoker(graph(), storage).invoke(question, user_id="ann", tenant_id=store.schema or "acme")
+        session = await storage.get_chat(asked.chat_id)
+        assert session.title == "What is \ufffd and \ufffd?"
+        await storage.update_title(asked.chat_id, "NUL: \0")
+        assert (await storage.get_chat(asked.chat_id)).title == "NUL: \ufffd"
+        assert (await storage.get_messages(asked.chat_id))[0].content == question
+
+    on_storage(store, work)
+
+
+@on(*DURABLE)
 def test_no_message_is_without_its_session(store: Store) -> None:
     async def work(storage: Any) -> None:
         chat = await storage.create_chat(store.schema or "acme", "ann")

@@ -27,6 +27,7 @@ from chat_history import (
     open_history,
 )
 from chat_history.aio import run
+from chat_history.formats import readable
 from chat_history.loading import DICTS
 
 try:
@@ -88,7 +89,8 @@ class OrchidHistoryStorage(OrchidChatStorage):
 
     async def create_chat(self, tenant_id: str, user_id: str, title: str = "") -> OrchidChatSession:
         """A new session."""
-        chat = await self._of(tenant_id, user_id).create_chat(title=title or UNTITLED)
+        # Orchid takes the beginning of the first question, whatever is in it.
+        chat = await self._of(tenant_id, user_id).create_chat(title=_title(title) or UNTITLED)
         return _session(chat)
 
     async def list_chats(self, tenant_id: str, user_id: str) -> list[OrchidChatSession]:
@@ -109,7 +111,7 @@ class OrchidHistoryStorage(OrchidChatStorage):
 
     async def update_title(self, chat_id: str, title: str) -> None:
         """Give a session another title. Nothing happens if there is none."""
-        await self._if_it_exists(chat_id, lambda history, name: history.update_chat(name, title=title))
+        await self._if_it_exists(chat_id, lambda history, name: history.update_chat(name, title=_title(title)))
 
     async def mark_shared(self, chat_id: str) -> None:
         """Let others of the tenant read a session. Nothing happens if there is none."""
@@ -220,6 +222,10 @@ def _named(session_id: str) -> tuple[str, str, str]:
     except (TypeError, ValueError, binascii.Error):
         pass
     raise ChatNotFoundError(f"there is no session {str(session_id)[:80]!r}; create_chat makes one, and gives it its id")
+
+
+def _title(title: str) -> str:
+    return readable(title) if isinstance(title, str) else title
 
 
 def _session(chat: Chat) -> OrchidChatSession:
