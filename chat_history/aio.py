@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import update_wrapper
 from itertools import islice
 from types import TracebackType
@@ -179,16 +180,13 @@ async def _completed(begun: Future[R]) -> R:
     """Wait for a write to end, also when cancelled meanwhile: what the caller does next finds it done or not done."""
     import asyncio
 
-    work = asyncio.wrap_future(begun)
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            begun.cancel()  # one that still waits for its turn
-            cancelled = error
-    if cancelled is not None:
+    try:
+        return await asyncio.wrap_future(begun)  # one that still waits for its turn is cancelled with this
+    except asyncio.CancelledError:
+        work = asyncio.wrap_future(begun)
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # so that asyncio does not complain that nobody looked at it
-        raise cancelled
-    return work.result()
+        raise
