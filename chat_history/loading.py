@@ -136,14 +136,25 @@ def _converted(form: MessageFormat, waiting: list[Message], losses: list[Loss]) 
 
 
 def report(losses: Sequence[Loss], *, target: str, strict: bool) -> None:
-    """Warn once of all that was lost; with `strict` raise it instead."""
+    """Warn once of all that was lost, each kind of it named once; with `strict` raise it instead, each loss named."""
     if not losses:
         return
-    named = "; ".join(f"{loss.part or 'message'} of {loss.message}: {loss.reason}" for loss in losses)
-    text = f"{len(losses)} of the parts stored could not be carried to {target}: {named}"
+    text = f"{len(losses)} of the parts stored could not be carried to {target}: "
     if strict:
-        raise ConversionError(text)
-    warnings.warn(text, ConversionWarning, stacklevel=4)
+        raise ConversionError(text + "; ".join(f"{_place(loss)}: {loss.reason}" for loss in losses))
+    # Python keeps the text of each warning it has shown, so it must not grow with the chat.
+    alike: dict[tuple[str, str], list[Loss]] = {}
+    for loss in losses:
+        alike.setdefault((loss.part, loss.reason), []).append(loss)
+    named = (
+        _place(first) + (f" and {len(others)} alike" if others else "") + f": {first.reason}"
+        for first, *others in alike.values()
+    )
+    warnings.warn(text + "; ".join(named), ConversionWarning, stacklevel=4)
+
+
+def _place(loss: Loss) -> str:
+    return f"{loss.part or 'message'} of {loss.message}"
 
 
 def _first_line(error: Exception) -> str:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from stores import Store, on
 from telling import in_order, told
 
-from chat_history import formats
-from chat_history.errors import InvalidMessageError, UnknownFormatError
+from chat_history import ConversionWarning, formats, open_history
+from chat_history.errors import ConversionError, InvalidMessageError, UnknownFormatError
 from chat_history.formats import Source, get_format, recognise
 from chat_history.replaying import convert, neutral_messages, replayable
 from chat_history_adapters.formats.neutral import parsed
@@ -459,6 +459,25 @@ def test_losses_name_the_message_and_the_part() -> None:
         ("00000013", "content[0]"),
     }
     assert all(loss.reason for loss in losses)
+
+
+def test_a_warning_of_losses_grows_not_with_the_chat_and_strict_reading_names_each() -> None:
+    turn = [
+        {"role": "user", "content": "?", "name": "ann"},
+        {"role": "assistant", "content": "!", "reasoning_content": "hm"},
+    ]
+    with open_history("memory:") as history:
+        ids = [each.message_id for each in history.add_messages("c", turn * 200)]
+        with pytest.warns(ConversionWarning) as warned:
+            history.get_message_history("c", format="pydantic_ai")
+        (text,) = (str(each.message) for each in warned)
+        assert text.startswith(
+            f"200 of the parts stored could not be carried to pydantic_ai: name of {ids[0]} and 199 alike:"
+        )
+        assert len(text) < 300
+        with pytest.raises(ConversionError) as raised:
+            history.get_message_history("c", format="pydantic_ai", strict=True)
+        assert all(each in str(raised.value) for each in ids[::2])
 
 
 def test_a_file_keeps_its_name_on_the_way_there_and_back() -> None:

@@ -243,7 +243,9 @@ def test_seals_of_thoughts_stay_with_the_framework_and_the_words_go_on() -> None
     thought: Any = {"type": "reasoning", "reasoning": "hm", "id": "rs_1", "extras": {"encrypted_content": "gAAA"}}
     converted = convert(stored([AIMessage([thought, "Hi."])]), "agent_framework")
     assert [loss.part for loss in converted.losses] == ["thinking.ciphertext", "thinking.id"]
-    assert [each.text for each in converted.messages[0].contents] == ["hm", "Hi."]
+    assert [each.text for each in converted.messages[0].contents] == ["Hi."]
+    again = [message for _, message in neutral_messages(stored(converted.messages, "agent_framework"))]
+    assert [each["text"] for each in again[0]["thinking"]] == ["hm"]
 
 
 CHATS = [
