@@ -48,6 +48,7 @@ from .limits import Limit
 from .loading import DICTS, as_dicts, load, naming_damage, report
 from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
 from .pages import page_of_chats, page_of_messages
+from .purging import purge_chats, purge_messages
 from .records import Stored, chat_of, stored_draft, stored_message
 from .search import SearchHit, hit_of, sought
 from .sharing import SharedChats, refuse
@@ -744,10 +745,10 @@ class ChatHistory:
                 "purge takes no active messages out of a chat; archive_oldest_messages comes first"
             )
         if wanted is None:
-            gone = writer.purge_chats(self._owner, before)
+            gone = purge_chats(writer, self._owner, before)
         else:
             keys = map(self._key, self._backend().chat_ids(self._owner))
-            gone = Cleared(0, writer.purge_messages(keys, before, wanted))
+            gone = Cleared(0, purge_messages(writer, keys, before, wanted))
         return Deleted(gone.chats, gone.messages, datetime.now(UTC), self.user_id, self.tenant_id)
 
     def clear_all(self) -> int:

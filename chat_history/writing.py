@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, compress, takewhile
+from itertools import chain, takewhile
 from typing import Any, cast
 
 from .backends.base import (
@@ -18,31 +17,26 @@ from .backends.base import (
     Backend,
     Change,
     ChatKey,
-    Cleared,
     Draft,
     Outline,
     OutlineRow,
-    OwnerKey,
     Record,
-    Removal,
     UnsetType,
     Written,
 )
 from .backends.contents import THRESHOLD, bare
 from .backends.drafts import Drafts
-from .backends.walking import walk_chats
 from .branches import Branches
 from .errors import (
     ChatHistoryError,
     ChatHistoryWarning,
-    DamagedStoreError,
     InvalidArgumentError,
     MessageNotFoundError,
     StoreBusyError,
     VersionConflictError,
 )
 from .formats import Dumped, MessageFormat, dump_as, get_format, recognise
-from .limits import Limit, leading, prompt_alone
+from .limits import Limit, prompt_alone
 from .loading import naming_damage
 from .messages import MessageStatus, new_ids
 from .records import draft_again, draft_of
@@ -51,7 +45,7 @@ from .snapshots import Snapshots
 from .tree import path, switch
 from .windows import HEAD, ChangedError
 
-__all__ = ["ATTEMPTS", "Writer", "busy", "no_message", "shortened"]
+__all__ = ["ATTEMPTS", "Arrange", "Choose", "Writer", "busy", "deletion", "no_message", "shortened"]
 
 ATTEMPTS = 200
 """How often a call is worked out anew. Each time somebody else got on, so this is a lot."""
@@ -287,7 +281,7 @@ class Writer:
             if limit.overflow == "archive":
                 self.archive(key, beyond)
             else:
-                self._rearrange(key, beyond, self._without_turns(key), self.backend)
+                self.rearrange(key, beyond, self.without_turns(key), self.backend)
         except StoreBusyError:
             pass
         except ChatHistoryError as error:
@@ -299,11 +293,11 @@ class Writer:
                 stacklevel=4,
             )
 
-    def _without_turns(self, key: ChatKey) -> Arrange:
+    def without_turns(self, key: ChatKey) -> Arrange:
         """The removal of the oldest turns, of which nothing stays but the prompt that leads the chat."""
 
         def change(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
-            change = _deletion(outline, rows)
+            change = deletion(outline, rows)
             before = [row for row in outline.rows if row[3] == rows[0][3] and row[0] < rows[0][0]]
             for row in before[-1:]:
                 if draft := prompt_alone(self.backend, key, row):
@@ -338,11 +332,11 @@ class Writer:
 
     def delete(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Remove the chosen messages: their records as they were."""
-        return self._rearrange(key, choose, _deletion, self.backend)
+        return self.rearrange(key, choose, deletion, self.backend)
 
     def remove(self, key: ChatKey, choose: Choose) -> int:
         """As `delete`, for whoever wants to know only how many, and of damaged ones too."""
-        return len(self._rearrange(key, choose, _deletion, self.bare))
+        return len(self.rearrange(key, choose, deletion, self.bare))
 
     def fork(self, key: ChatKey, target: ChatKey, message_id: str | None, metadata: str | UnsetType | None) -> bool:
         """Begin a chat with the messages up to this one (None: the head); False if there is no such chat.
@@ -414,66 +408,6 @@ class Writer:
                 return True
         raise AssertionError
 
-    def purge_chats(self, owner: OwnerKey, before: datetime) -> Cleared:
-        """Remove the owner's chats without a write since then; one that is written to meanwhile stays."""
-        removals: list[Removal] = []
-        sizes: list[int] = []
-        for key, record in walk_chats(self.backend, owner, before=before):
-            if outline := self.backend.outline(key):
-                removals.append(Removal(key, record.version, None))
-                sizes.append(len(outline.rows))
-                self.branches.drop(key.key)
-        gone = list(compress(sizes, self.backend.remove_each(removals)))
-        return Cleared(len(gone), sum(gone))
-
-    def purge_messages(self, keys: Iterable[ChatKey], before: datetime, status: str) -> int:
-        """Remove the messages of a status that were stored before then: how many. No chat is more active by it.
-
-        Of those that are archived the system prompt stays that leads the chat: windows go on beginning with it.
-        """
-        removals: list[Removal] = []
-        older: list[tuple[Choose, Arrange, int]] = []
-        for key in keys:
-            if found := self._older(key, before, status):
-                choose, change = found
-                outline = self.backend.outline(key)
-                if outline and (rows := choose(outline.rows)):
-                    removals.append(Removal(key, outline.version, change(outline, rows)))
-                    older.append((choose, change, len(rows)))
-                    self.branches.drop(key.key)
-        count = 0
-        for each, (choose, change, size), is_done in zip(
-            removals, older, self.backend.remove_each(removals), strict=True
-        ):
-            count += size if is_done else len(self._rearrange(each.chat, choose, change, self.bare))
-        return count
-
-    def _older(self, key: ChatKey, before: datetime, status: str) -> tuple[Choose, Arrange] | None:
-        """How the messages of a status are chosen that were stored before then, and removed; None if there are none."""
-        old = {record.message_id for record in self.bare.read(key, status=status) if record.created_at < before}
-        chat = self.backend.get_chat(key) if old else None
-        if chat is None:
-            return None
-        is_archived = status == MessageStatus.ARCHIVED
-        change = self._without_turns(key) if is_archived else _deletion
-
-        def choose(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
-            some = [row for row in rows if row[3] == status]
-            return [row for row in some[self._lead(key, some) if is_archived else 0 :] if row[1] in old]
-
-        def removal(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
-            # Else it would keep the chat from its own end, and show it first among those that people talk in.
-            return replace(change(outline, rows), now=chat.updated_at)
-
-        return choose, removal
-
-    def _lead(self, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
-        """`leading`; none where that cannot be read, because what is damaged may go too."""
-        try:
-            return leading(self.bare, key, rows)
-        except DamagedStoreError:
-            return 0
-
     def archive(self, key: ChatKey, choose: Choose) -> list[Record]:
         """Take the chosen messages out of the window: their records as they were."""
 
@@ -481,15 +415,16 @@ class Writer:
             statuses = [(row[0], MessageStatus.ARCHIVED) for row in rows]
             return Change(datetime.now(UTC), outline.version, statuses=statuses, active=-len(rows))
 
-        return self._rearrange(key, choose, archival, self.backend)
+        return self.rearrange(key, choose, archival, self.backend)
 
-    def _rearrange(
+    def rearrange(
         self,
         key: ChatKey,
         choose: Choose,
         change: Arrange,
         backend: Backend,
     ) -> list[Record]:
+        """Change the chosen messages, at the version they were chosen at: their records as `backend` had them."""
         for _ in range(ATTEMPTS):
             outline = self.backend.outline(key)
             try:
@@ -541,7 +476,7 @@ class Writer:
             raise VersionConflictError(version, actual)
 
 
-def _deletion(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
+def deletion(outline: Outline, rows: Sequence[OutlineRow]) -> Change:
     """Remove rows, and let what followed them follow the nearest that stays."""
     parents = {row[1]: row[2] for row in rows}
 
