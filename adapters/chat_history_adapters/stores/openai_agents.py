@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from chat_history import ChatHistory
+from chat_history.aio import run
 from chat_history.arguments import checked_history
 from chat_history.errors import ChatNotFoundError, MissingDependencyError, VersionConflictError
 from chat_history.loading import naming_damage
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
 __all__ = ["OpenAIAgentsSession"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 FORMAT = "openai_responses"
 
@@ -50,7 +46,7 @@ class OpenAIAgentsSession(SessionABC):
     ) -> None:
         self.session_id = session_id
         self.session_settings: SessionSettings | None = SessionSettings().resolve(session_settings)
-        self._history = checked_history(history)
+        self._history = checked_history(history).to_async()
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The latest `limit` items, in chronological order; none for 0.
@@ -59,73 +55,58 @@ class OpenAIAgentsSession(SessionABC):
         """
         if limit is None:
             limit = SessionSettings().resolve(self.session_settings).limit
-        return await asyncio.to_thread(self._items, limit)
+        return await run(self._history, self._items, limit)
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items, all of them or none. `InvalidMessageError` for one that JSON would not give back as it is."""
-        await _completed(self._history.add_messages, self.session_id, items, format=FORMAT)
+        await run(self._history, lambda history: history.add_messages(self.session_id, items, format=FORMAT))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item and return it, None if there is none.
 
         An item of several that another framework stored as one message is taken off, and the others stay.
         """
-        return await _completed(self._pop)
+        return await run(self._history, self._pop)
 
     async def clear_session(self) -> None:
         """Remove the chat: its items, of every branch, and its title and metadata. The session may go on, empty."""
-        await _completed(self._history.delete_chat_history, self.session_id)
+        await run(self._history, lambda history: history.delete_chat_history(self.session_id))
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         # The SDK's compaction asks for this; else it clears the session and adds to it, and a crash between the two
         # would lose the chat.
-        await _completed(self._history.set_messages, self.session_id, items, format=FORMAT)
+        await run(self._history, lambda history: history.set_messages(self.session_id, items, format=FORMAT))
         return True
 
-    def _items(self, limit: int | None) -> list[Any]:
+    def _items(self, history: ChatHistory, limit: int | None) -> list[Any]:
         if limit == 0:
             return []
         if limit is not None:
-            newest = self._history.get_messages(self.session_id, limit)
+            newest = history.get_messages(self.session_id, limit)
             if all(message.format == FORMAT for message in newest):
                 return [_item(message) for message in newest]
-        items = self._history.get_message_history(self.session_id, format=FORMAT)
+        items = history.get_message_history(self.session_id, format=FORMAT)
         return items if limit is None else items[-limit:]
 
-    def _pop(self) -> Any:
-        while newest := self._history.get_messages(self.session_id, limit=1):
+    def _pop(self, history: ChatHistory) -> Any:
+        while newest := history.get_messages(self.session_id, limit=1):
             if newest[0].format != FORMAT:
                 try:
-                    return self._pop_converted()
+                    return self._pop_converted(history)
                 except (VersionConflictError, ChatNotFoundError):
                     continue
             item = _item(newest[0])
-            if self._history.delete_message(self.session_id, newest[0].message_id):
+            if history.delete_message(self.session_id, newest[0].message_id):
                 return item
         return None
 
-    def _pop_converted(self) -> Any:
-        version = self._history.get_chat(self.session_id).version
-        items = self._history.get_message_history(self.session_id, format=FORMAT)
-        self._history.set_messages(self.session_id, items[:-1], format=FORMAT, expected_version=version)
+    def _pop_converted(self, history: ChatHistory) -> Any:
+        version = history.get_chat(self.session_id).version
+        items = history.get_message_history(self.session_id, format=FORMAT)
+        history.set_messages(self.session_id, items[:-1], format=FORMAT, expected_version=version)
         return items[-1] if items else None
 
 
 def _item(message: StoredMessage) -> Any:
     with naming_damage(message.chat_id, [(message.position, message.payload)]):
         return message.json()
-
-
-async def _completed(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Wait for a write to end, also when cancelled meanwhile: what the caller does next finds it done or not done."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        work.exception()  # so that asyncio does not complain that nobody looked at it
-        raise cancelled
-    return work.result()
