@@ -311,8 +311,9 @@ class ChatHistory:
         """Make the chat's active messages exactly these, writing only what is new. Returns that.
 
         Those that the list begins with stay; what it displaces stays as a superseded branch. Archived messages are not
-        touched, or with keep_archived=False displaced with the rest. An empty list leaves the chat existing, and
-        creates it if it is new.
+        touched, and system prompts of theirs that lead the list, as a window carries them along, stay archived; with
+        keep_archived=False they are displaced with the rest. An empty list leaves the chat existing, and creates it if
+        it is new.
         """
         return self._save(chat_id, messages, format, expected_version, whole=True, keep_archived=keep_archived)
 

@@ -156,7 +156,7 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
     first = branch.archived if whole else 0
     if not digests:
         return Plan(first if whole else size, [])
-    known = _known_exactly(digests, branch.digests[first:], branch.aliases, whole=whole)
+    known = _known_exactly(digests, branch.digests[first:], branch.aliases, whole=whole) if size else 0
     if known is not None:
         return Plan(size, give(known))
     given = give(0)
@@ -173,8 +173,6 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
 
 def _known_exactly(digests: Sequence[bytes], stored: Sequence[bytes], aliases: Aliases, *, whole: bool) -> int | None:
     """How many of the given are stored, if what is stored ends with them; None where that takes a closer look."""
-    if not stored:
-        return 0
     ends: Sequence[int] = range(1, len(digests) + 1)
     if aliases:
         stands_for = [aliases.get(each, (each,)) for each in digests]

@@ -689,6 +689,14 @@ def test_what_was_loaded_may_be_set_also_where_the_prompt_that_leads_is_archived
     assert texts(history, "superseded") == ["a3"]
 
 
+def test_the_prompt_that_leads_is_set_again_where_all_is_archived_and_not_stored_again(history: ChatHistory) -> None:
+    prompt = {"role": "system", "content": "SYS"}
+    history.add_messages("c", [prompt, say("user", "q0"), say("assistant", "a0")])
+    history.archive_oldest_messages("c", 3)
+    assert [message.text for message in history.set_messages("c", [prompt, say("user", "q1")])] == ["q1"]
+    assert history.get_message_history("c", "openai") == [prompt, say("user", "q1")]
+
+
 @pytest.mark.filterwarnings("ignore::chat_history.ConversionWarning")  # of the name
 def test_words_that_were_loaded_as_items_are_found_again_where_the_format_is_said(history: ChatHistory) -> None:
     history.add_message("c", {**say("user", "hi"), "name": "ann"})
