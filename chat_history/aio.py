@@ -26,21 +26,11 @@ AHEAD = 64
 """Messages that an iteration fetches at a time, because each way to a thread and back takes longer than a message."""
 
 
-def _read(
-    method: Callable[Concatenate[ChatHistory, P], R],
+def _awaited(
+    method: Callable[Concatenate[ChatHistory, P], R], *, reads: bool = False
 ) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
     async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._run(method, self._history, *args, **kwargs)
-
-    update_wrapper(awaited, method)
-    return awaited
-
-
-def _write(
-    method: Callable[Concatenate[ChatHistory, P], R],
-) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
-    async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._complete(method, self._history, *args, **kwargs)
+        return await (self._run if reads else self._complete)(method, self._history, *args, **kwargs)
 
     update_wrapper(awaited, method)
     return awaited
@@ -101,38 +91,38 @@ class AsyncChatHistory:
         """What another user shares, to be read; not awaited. See `ChatHistory.shared_by`."""
         return AsyncChatHistory(self._history.shared_by(user_id))
 
-    add_message = _write(ChatHistory.add_message)
-    add_messages = _write(ChatHistory.add_messages)
-    save_messages = _write(ChatHistory.save_messages)
-    set_messages = _write(ChatHistory.set_messages)
-    replace_message = _write(ChatHistory.replace_message)
-    delete_message = _write(ChatHistory.delete_message)
-    delete_messages = _write(ChatHistory.delete_messages)
-    delete_last_message = _write(ChatHistory.delete_last_message)
-    delete_oldest_messages = _write(ChatHistory.delete_oldest_messages)
-    archive_oldest_messages = _write(ChatHistory.archive_oldest_messages)
-    get_chat_history = _read(ChatHistory.get_chat_history)
-    get_message_history = _read(ChatHistory.get_message_history)
-    get_readable_chat_history = _read(ChatHistory.get_readable_chat_history)
-    get_messages = _read(ChatHistory.get_messages)
-    get_message = _read(ChatHistory.get_message)
-    get_message_count = _read(ChatHistory.get_message_count)
-    search = _read(ChatHistory.search)
-    list_branches = _read(ChatHistory.list_branches)
-    switch_branch = _write(ChatHistory.switch_branch)
-    fork_chat = _write(ChatHistory.fork_chat)
-    delete_branch = _write(ChatHistory.delete_branch)
-    delete_superseded = _write(ChatHistory.delete_superseded)
-    create_chat = _write(ChatHistory.create_chat)
-    get_chat = _read(ChatHistory.get_chat)
-    update_chat = _write(ChatHistory.update_chat)
-    list_chats = _read(ChatHistory.list_chats)
-    get_all_chat_ids = _read(ChatHistory.get_all_chat_ids)
-    chat_exists = _read(ChatHistory.chat_exists)
-    delete_chat_history = _write(ChatHistory.delete_chat_history)
-    delete_user = _write(ChatHistory.delete_user)
-    purge = _write(ChatHistory.purge)
-    clear_all = _write(ChatHistory.clear_all)
+    add_message = _awaited(ChatHistory.add_message)
+    add_messages = _awaited(ChatHistory.add_messages)
+    save_messages = _awaited(ChatHistory.save_messages)
+    set_messages = _awaited(ChatHistory.set_messages)
+    replace_message = _awaited(ChatHistory.replace_message)
+    delete_message = _awaited(ChatHistory.delete_message)
+    delete_messages = _awaited(ChatHistory.delete_messages)
+    delete_last_message = _awaited(ChatHistory.delete_last_message)
+    delete_oldest_messages = _awaited(ChatHistory.delete_oldest_messages)
+    archive_oldest_messages = _awaited(ChatHistory.archive_oldest_messages)
+    get_chat_history = _awaited(ChatHistory.get_chat_history, reads=True)
+    get_message_history = _awaited(ChatHistory.get_message_history, reads=True)
+    get_readable_chat_history = _awaited(ChatHistory.get_readable_chat_history, reads=True)
+    get_messages = _awaited(ChatHistory.get_messages, reads=True)
+    get_message = _awaited(ChatHistory.get_message, reads=True)
+    get_message_count = _awaited(ChatHistory.get_message_count, reads=True)
+    search = _awaited(ChatHistory.search, reads=True)
+    list_branches = _awaited(ChatHistory.list_branches, reads=True)
+    switch_branch = _awaited(ChatHistory.switch_branch)
+    fork_chat = _awaited(ChatHistory.fork_chat)
+    delete_branch = _awaited(ChatHistory.delete_branch)
+    delete_superseded = _awaited(ChatHistory.delete_superseded)
+    create_chat = _awaited(ChatHistory.create_chat)
+    get_chat = _awaited(ChatHistory.get_chat, reads=True)
+    update_chat = _awaited(ChatHistory.update_chat)
+    list_chats = _awaited(ChatHistory.list_chats, reads=True)
+    get_all_chat_ids = _awaited(ChatHistory.get_all_chat_ids, reads=True)
+    chat_exists = _awaited(ChatHistory.chat_exists, reads=True)
+    delete_chat_history = _awaited(ChatHistory.delete_chat_history)
+    delete_user = _awaited(ChatHistory.delete_user)
+    purge = _awaited(ChatHistory.purge)
+    clear_all = _awaited(ChatHistory.clear_all)
 
     async def iter_messages(
         self, chat_id: str, *, status: MessageStatus | str | None = "active"

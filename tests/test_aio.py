@@ -17,7 +17,7 @@ import pytest
 from stores import ALL, DURABLE, Store, on
 
 from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
-from chat_history.aio import AHEAD, _read, _write, run
+from chat_history.aio import AHEAD, _awaited, run
 from chat_history.testing import check_chat, say
 from chat_history.threads import THREADS
 
@@ -47,9 +47,8 @@ def test_every_public_name_is_there_with_the_same_signature(name: str) -> None:
 
 def test_type_checkers_let_a_task_be_made_of_a_call() -> None:
     # create_task, TaskGroup and asyncio.run take coroutines, and not whatever can be awaited.
-    for kind in (_read, _write):
-        made = get_args(get_type_hints(kind)["return"])[-1]
-        assert get_origin(made) is Coroutine
+    made = get_args(get_type_hints(_awaited)["return"])[-1]
+    assert get_origin(made) is Coroutine
 
 
 def test_it_has_no_other_names() -> None:

@@ -142,20 +142,9 @@ class JSONBackend(Backend):
             else:
                 self._file.append_one(index, head, drafts[0], position, parent)
             return Written(version, position, parent)
-        opening = chat_line(
-            head,
-            _changed(chat.chat_id, known, change, version),
-            position + len(drafts),
-            statuses=change.statuses,
-            parents=change.parents,
-            messages=len(drafts),
-        )
-        lines = chain(contents, (opening,), lines)
+        lines = chain(contents, (_opening(chat, known, change, version),), lines)
         if change.deletions or change.replacements or is_wasteful(index):
-            gone = set(index.rows(known, change.deletions))
-            edits = _edits(index, known, change)
-            used = {(chat.tenant_id, chat.user_id): {known for known, _ in uses(change, position)}}
-            self._file.replace(index, rewritten(index, {head.encode()}, gone, edits, lines, used))
+            self._rewrite(index, [(chat, change, lines)])
         else:
             self._file.append(index, lines)
         return Written(version, position, parent) if drafts else Written(version, 0, None)
@@ -185,7 +174,7 @@ class JSONBackend(Backend):
             if expected_version not in (None, actual):
                 raise VersionConflictError(expected_version or 0, actual)
             if known is not None:
-                self._delete(index, [known])
+                self._rewrite(index, [(chat, None, ())])
             return known is not None
 
         return self._file.write(delete)
@@ -195,32 +184,19 @@ class JSONBackend(Backend):
         return self._file.write(lambda index: self._remove_each(index, removals))
 
     def _remove_each(self, index: Index, removals: Sequence[Removal]) -> list[bool]:
-        """In one new file, as each would need one."""
         done: list[bool] = []
-        heads: set[bytes] = set()
-        gone: set[int] = set()
-        edits: dict[int, Draft] = {}
-        lines: list[str] = []
-        used: dict[tuple[str, str], set[str]] = {}
+        going: list[tuple[ChatKey, Change | None, Iterable[str]]] = []
         for chat, version, change in removals:
-            head = _head(chat)
-            known = index.chats.get(head)
+            known = index.chats.get(_head(chat))
             done.append(known is not None and known.version == version)
-            if known is None or not done[-1]:
+            if not done[-1]:
                 continue
-            heads.add(head)
-            if change is None:
-                gone.update(known.rows)
-                continue
-            gone.update(index.rows(known, change.deletions))
-            edits.update(_edits(index, known, change))
-            position = known.next_position()
-            record = _changed(chat.chat_id, known, change, version + 1)
-            lines += _new_contents(index, chat, change)
-            lines.append(chat_line(head.decode(), record, position, statuses=change.statuses, parents=change.parents))
-            used.setdefault((chat.tenant_id, chat.user_id), set()).update(each for each, _ in uses(change, position))
-        if heads:
-            self._file.replace(index, rewritten(index, heads, gone, edits, lines, used))
+            lines: list[str] = []
+            if change is not None:
+                lines = [*_new_contents(index, chat, change), _opening(chat, known, change, version + 1)]
+            going.append((chat, change, lines))
+        if going:
+            self._rewrite(index, going)
         return done
 
     @_plainly
@@ -229,15 +205,29 @@ class JSONBackend(Backend):
             chats = index.owners.get((owner.tenant_id, owner.user_id), [])
             cleared = Cleared(len(chats), sum(len(chat.rows) for chat in chats))
             if chats:
-                self._delete(index, chats)
+                self._rewrite(index, [(chat_key(owner, chat.chat_id), None, ()) for chat in chats])
             return cleared
 
         return self._file.write(clear)
 
-    def _delete(self, index: Index, chats: Iterable[Chat]) -> None:
-        heads = {head_of(chat.tenant_id, chat.user_id, chat.chat_id).encode() for chat in chats}
-        gone = {row for head in heads for row in index.chats[head].rows}
-        self._file.replace(index, rewritten(index, heads, gone))
+    def _rewrite(self, index: Index, changes: Iterable[tuple[ChatKey, Change | None, Iterable[str]]]) -> None:
+        """Write the file anew, once for all these chats: without what goes of each (None: all), with its new lines."""
+        heads: set[bytes] = set()
+        gone: set[int] = set()
+        edits: dict[int, Draft] = {}
+        used: dict[tuple[str, str], set[str]] = {}
+        lines: list[Iterable[str]] = []
+        for chat, change, its in changes:
+            known = index.chats.get(_head(chat))
+            heads.add(_head(chat))
+            lines.append(its)
+            if change is None:
+                gone.update(known.rows if known else ())
+                continue
+            gone.update(index.rows(known, change.deletions))
+            edits |= {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
+            used.setdefault((chat.tenant_id, chat.user_id), set()).update(each for each, _ in uses(change, 0))
+        self._file.replace(index, rewritten(index, heads, gone, edits, chain.from_iterable(lines), used))
 
     # Reading.
 
@@ -393,11 +383,6 @@ def _is_plain(change: Change) -> bool:
     )
 
 
-def _edits(index: Index, known: Chat | None, change: Change) -> dict[int, Draft]:
-    """What becomes of the rows that a change replaces."""
-    return {row: draft for place, draft in change.replacements for row in index.rows(known, [place])}
-
-
 def _new_contents(index: Index, chat: ChatKey, change: Change) -> list[str]:
     """The lines of what a change brings that the owner does not have yet."""
     if not change.contents:
@@ -408,6 +393,19 @@ def _new_contents(index: Index, chat: ChatKey, change: Change) -> list[str]:
         for each, data in change.contents.items()
         if each not in known
     ]
+
+
+def _opening(chat: ChatKey, known: Chat | None, change: Change, version: int) -> str:
+    """The chat's own line, for a change that brings it to a version."""
+    position = 0 if known is None else known.next_position()
+    return chat_line(
+        head_of(chat.tenant_id, chat.user_id, chat.chat_id),
+        _changed(chat.chat_id, known, change, version),
+        position + len(change.drafts),
+        statuses=change.statuses,
+        parents=change.parents,
+        messages=len(change.drafts),
+    )
 
 
 def _changed(chat_id: str, known: Chat | None, change: Change, version: int) -> ChatRecord:
