@@ -16,6 +16,9 @@ from .pydantic_ai_to_neutral import FORMAT, OUTCOMES
 
 __all__ = ["Writer"]
 
+DOCUMENT = ("document_id", "title", "excerpts")
+"""What a citation of a document may say. It has to say one of them."""
+
 
 class Writer:
     """Builds requests and responses. What stands next to each other is put together, as an agent's run would."""
@@ -165,9 +168,10 @@ class Writer:
         if self.is_first_line:
             self.losses.add(f"content[{index}].citations", "this release of Pydantic AI has no citations")
             return
-        text.citations = [self._citation(each) for each in citations if "url" in each or "document_id" in each] or None
-        if len(text.citations or ()) < len(citations):
-            self.losses.add(f"content[{index}].citations", "one that names neither a URL nor a document")
+        said = [each for each in citations if "url" in each or any(each.get(name) for name in DOCUMENT)]
+        text.citations = [self._citation(each) for each in said] or None
+        if len(said) < len(citations):
+            self.losses.add(f"content[{index}].citations", "one that says neither what is cited nor where it is")
 
     def _citation(self, cited: dict[str, Any]) -> Any:
         make = self.framework
@@ -176,7 +180,7 @@ class Writer:
             make.WebCitationSource(url=cited["url"], title=cited.get("title"), excerpts=excerpts)
             if "url" in cited
             else make.DocumentCitationSource(
-                document_id=cited["document_id"], title=cited.get("title"), excerpts=excerpts
+                document_id=cited.get("document_id"), title=cited.get("title"), excerpts=excerpts
             )
         )
         start, end = cited.get("start"), cited.get("end")
