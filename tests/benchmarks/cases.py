@@ -124,7 +124,8 @@ def last_fifty(bench: Bench, store: Store) -> Result:
 
 def load_thousand(bench: Bench, store: Store) -> Result:
     place = bench.place(store)
-    messages = agent_messages(1000)
+    number = 100 if bench.quick else 1000
+    messages = agent_messages(number)
     adapter = _adapter()
     floor = store.floor(place)
     floor.fill(adapter.serializer.to_json(message).decode() for message in messages)
@@ -134,7 +135,7 @@ def load_thousand(bench: Bench, store: Store) -> Result:
         validate = adapter.validator.validate_json
         result = alternate(
             lambda: history.get_message_history(CHAT),
-            lambda: [validate(payload) for payload in floor.last(1000)],
+            lambda: [validate(payload) for payload in floor.last(number)],
             bench.times(100),
         )
     floor.close()
