@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,9 @@ def _event_loop_closed() -> Iterator[None]:
     """Frameworks leave the loop of a synchronous run open, and whoever sets another one then gets the warning of it."""
     yield
     try:
-        loop = asyncio.get_event_loop_policy().get_event_loop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 and 3.13, where there is no loop
+            loop = asyncio.get_event_loop()
     except RuntimeError:
         return
     loop.close()

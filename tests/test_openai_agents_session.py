@@ -474,7 +474,8 @@ def test_it_is_a_session_of_the_sdk(history: ChatHistory) -> None:
     session = OpenAIAgentsSession(history, "s")
     assert isinstance(session, Session)
     assert session.session_id == "s"
-    assert session.session_settings == SQLiteSession("s").session_settings == SessionSettings(limit=None)
+    with closing(SQLiteSession("s")) as own:
+        assert session.session_settings == own.session_settings == SessionSettings(limit=None)
 
 
 # ---- chats that others write into
