@@ -283,9 +283,14 @@ class _Comparison:
         end = self.ends[rows - 1] if rows else 0
         known = found.carried + max(0, end - found.start)
         self._learn(found, known)
+        at = bisect_right(self.our_ends, known)
+        # Messages without parts agree with any place: where both lists have some, they are the same ones.
+        blank, our_blank = _blank_at_end(self.stored[:rows]), _blank_at_end(self.ours[:at])
+        rows -= max(0, blank - our_blank)
+        at -= max(0, our_blank - blank)
         kept = max(self.first, self.indexes[rows - 1] + 1) if rows else self.first
         strange = not whole and kept < len(self.branch.digests) and known <= self.system
-        return Plan(kept, self._after(known), strange=strange)
+        return Plan(kept, self._after(at, known), strange=strange)
 
     def _active(self) -> Alignment:
         """How far the given messages are the active ones, but for the system prompts that a window carried along."""
@@ -309,9 +314,8 @@ class _Comparison:
                 return Alignment(found.start, start - found.carried, found.carried)
         return found
 
-    def _after(self, known: int) -> list[Given]:
-        """The given messages after their first `known` parts; one that is cut keeps what follows."""
-        at = bisect_right(self.our_ends, known)
+    def _after(self, at: int, known: int) -> list[Given]:
+        """The given messages from index `at` on; one of which some parts are known keeps what follows them."""
         if at == len(self.given):
             return []
         begun = known - (self.our_ends[at] - len(self.ours[at].parts))
@@ -395,6 +399,14 @@ def _joined(cuts: Sequence[_Cut]) -> _Cut:
     if len(cuts) == 1:
         return cuts[0]
     return _Cut([part for cut in cuts for part in cut.parts], None, _leading_system(cuts))
+
+
+def _blank_at_end(cuts: Sequence[_Cut]) -> int:
+    """How many messages at the end have no parts; one that was converted to nothing belongs to what is before it."""
+    count = 0
+    while count < len(cuts) and not cuts[-1 - count].parts and cuts[-1 - count].envelope is not None:
+        count += 1
+    return count
 
 
 def _leading_system(cuts: Sequence[_Cut]) -> int:

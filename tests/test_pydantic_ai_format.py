@@ -534,7 +534,6 @@ def test_what_stands_between_two_results_is_moved_by_a_run_and_recognised() -> N
 
 def test_an_empty_answer_is_still_a_message() -> None:
     assert len(parts(ModelResponse(parts=[])).parts) == 1
-    assert len(parts(ModelRequest(parts=[])).parts) == 1
 
 
 # ---- converted histories are taken by real agents

@@ -69,7 +69,8 @@ class PydanticAI:
 
         Those are: the text of a dynamic system prompt, the ids, times and instructions of a request that is continued
         without a prompt, the place of what stands between tool returns, and the tool returns that Pydantic AI 2 puts
-        in for calls without one.
+        in for calls without one. An empty request, as a run leaves behind that failed, has no parts: the next run puts
+        such returns into it, or makes it one with the request that follows.
         """
         message = json.loads(payload)
         kind = message.get("kind", "")
@@ -87,7 +88,7 @@ class PydanticAI:
         while system < len(visible) and visible[system].get("part_kind") == "system-prompt":
             system += 1
         strings = [_canonical_part(part) for part in visible]
-        return Parts(kind, strings if listed else ["{}"], canonical(rest), system)
+        return Parts(kind, strings if listed or kind == "request" else ["{}"], canonical(rest), system)
 
     def rest(self, message: Any, start: int) -> Any:
         """The same message without its first `start` parts, counted as `parts` counts them."""
