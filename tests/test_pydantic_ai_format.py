@@ -630,6 +630,14 @@ def test_bytes_of_files_are_the_same_in_a_data_url() -> None:
     assert back.parts[0].content[1].data == b"\xfb\xff\xfe"
 
 
+@pytest.mark.parametrize("url", ["https://example.com/cat.png", "data:image/png;base64,iVBORw0KGgo="])
+def test_an_image_says_how_closely_to_look_at_it_only_where_somebody_chose_that(url: str) -> None:
+    items = [{"type": "input_image", "image_url": url, "detail": detail} for detail in ("auto", "low")]
+    payload = json.dumps({"role": "user", "content": items})
+    (message,) = convert([Source("m", "openai_responses", payload, TIME)], "pydantic_ai").messages
+    assert [image.vendor_metadata for image in message.parts[0].content] == [None, {"detail": "low"}]
+
+
 def test_what_was_said_in_another_order_is_said_in_that_order_again() -> None:
     given = [TextPart("a"), ToolCallPart("t", "{}", "1"), ThinkingPart("hm"), TextPart("b"), TextPart("c")]
     payload = FORM.dump(ModelResponse(parts=given, timestamp=TIME)).payload

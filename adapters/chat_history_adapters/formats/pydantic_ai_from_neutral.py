@@ -255,7 +255,7 @@ class Writer:
             url=part["url"],
             media_type=part.get("media_type"),
             identifier=part.get("identifier") or part.get("name"),
-            vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
+            vendor_metadata=_vendor_metadata(part),
         )
         try:
             _ = file.media_type
@@ -272,7 +272,7 @@ class Writer:
             data=data,
             media_type=part.get("media_type") or "application/octet-stream",
             identifier=part.get("identifier") or part.get("name"),
-            vendor_metadata={"detail": part["detail"]} if "detail" in part else None,
+            vendor_metadata=_vendor_metadata(part),
         )
         return self.framework.BinaryContent.narrow_type(binary)
 
@@ -288,6 +288,11 @@ FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_call", "er
 FILE_PROVIDERS = frozenset(
     {"anthropic", "openai", "google", "google-cloud", "google-gla", "google-vertex", "bedrock", "xai"}
 )
+
+
+def _vendor_metadata(part: dict[str, Any]) -> dict[str, Any] | None:
+    # OpenAI's default says nothing, and Google's models refuse the whole chat where an image has a detail.
+    return {"detail": part["detail"]} if part.get("detail", "auto") != "auto" else None
 
 
 def _is_synthetic(response: Any) -> bool:
