@@ -375,6 +375,19 @@ def test_role_and_text_of_what_2_adds() -> None:
     spoken = m.SpeechPart(speaker="user", transcript="Hello?")
     assert FORM.dump(ModelRequest(parts=[spoken]))[1:3] == ("user", "Hello?")
     assert FORM.dump(ModelResponse(parts=[replace(spoken, speaker="assistant")]))[1:3] == ("assistant", "Hello?")
+    assert FORM.dump(ModelRequest(parts=[m.CompactionPart("Ann is 40.")]))[1:3] == ("user", "Ann is 40.")
+
+
+@needs_2
+@pytest.mark.parametrize("target", ["agent_framework", "langchain", "llama_index", "openai", "openai_responses"])
+def test_a_summary_that_stands_for_what_was_said_before_is_told_to_every_framework(target: str) -> None:
+    summed_up = [ModelRequest(parts=[SystemPromptPart("Be kind."), m.CompactionPart("Ann is 40.")])]
+    converted = convert(
+        [Source(str(index), "pydantic_ai", FORM.dump(each).payload, TIME) for index, each in enumerate(summed_up)],
+        target,
+    )
+    assert converted.losses == []
+    assert "Ann is 40." in get_format(target).dump(converted.messages[-1]).text
 
 
 @needs_2

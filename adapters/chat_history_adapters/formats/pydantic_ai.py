@@ -177,6 +177,9 @@ def _role_and_text(message: Any) -> tuple[str, str]:
         elif kind == "speech":
             is_asked = True
             texts.append(_spoken(part))
+        elif kind == "compaction":
+            is_asked = True
+            texts.append(part.content or "")
         elif kind in ("tool-return", "retry-prompt", "retry-feedback"):
             answers_tools = answers_tools or getattr(part, "tool_name", None) is not None
             answers_model = True

@@ -77,6 +77,9 @@ def _request_part(part: dict[str, Any]) -> Message:
         _keep(message, part, ("content", "timestamp", "part_kind", "tool_name", "tool_call_id"), {})
     elif kind == "speech":
         message = {"role": "user", "content": [_speech(part)]}
+    elif kind == "compaction":  # the application's summary, which Pydantic AI tells every model as a user's words
+        message = {"role": "user", "content": string(part["content"])}
+        _keep(message, part, ("content", "part_kind"), {})
     else:
         raise ValueError(f"{kind!r} is not a part of a request")
     timestamp = part.get("timestamp")
