@@ -148,6 +148,27 @@ def test_tables_stay_where_they_are_when_the_search_path_gets_another_first(
     assert database.tables() == set()
 
 
+def test_who_is_no_superuser_makes_the_tables_and_takes_them_back(
+    shadowed: tuple[Database, str], package: Callable[..., str]
+) -> None:
+    database, first = shadowed
+    role = f"owner_{uuid4().hex}"
+    database.connection.execute(f"CREATE ROLE {role}")
+    try:
+        database.connection.execute(f"CREATE SCHEMA {first} AUTHORIZATION {role}")
+        database.connection.execute(f"SET ROLE {role}")
+        name = package(v001_orders=STEP.format(version=1, table="orders"))
+        database.migrate(name)
+        assert database.versions() == [*OURS, "ext:001"]
+        assert not plan(database.connection, dialect="postgres", place="here", package=name).up
+        migrate(database.connection, dialect="postgres", place="here", package=name, to="0")
+        assert database.tables() == {"schema_migrations"}
+    finally:
+        database.connection.execute("RESET ROLE")
+        database.connection.execute(f"DROP OWNED BY {role}")
+        database.connection.execute(f"DROP ROLE {role}")
+
+
 def test_records_of_another_program_further_back_are_left_alone(shadowed: tuple[Database, str]) -> None:
     database, first = shadowed
     database.connection.execute("CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean)")

@@ -40,11 +40,13 @@ BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgres": "BEGIN"}
 LOCK = "LOCK TABLE schema_migrations IN SHARE ROW EXCLUSIVE MODE"
 CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
 USE_SCHEMA = "SET LOCAL search_path TO {schema}"
-# Where statements that name no schema find our tables, or else would make them.
+# Where statements that name no schema find our tables, or else would make them. Names are looked up in the catalogue,
+# because to_regclass('schema.table') is an error for whoever may not use the schema, and the planner asks it of all.
 HOME = """
 SELECT quote_ident(COALESCE((
     SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = to_regclass('chats') AND to_regclass(format('%I.schema_migrations', n.nspname)) IS NOT NULL
+    JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = 'schema_migrations'
+    WHERE c.oid = to_regclass('chats')
 ), current_schema()))
 """
 USE_HOME = f"SELECT set_config('search_path', concat_ws(', ', ({HOME}), current_setting('search_path')), true)"
