@@ -66,7 +66,13 @@ _Kind: TypeAlias = tuple[str, Callable[[Any], object]]
 
 def _path(value: object) -> str | None:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    return os.path.expanduser(path) if isinstance(path, str) and path and "\0" not in path else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        return None
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return None
+    return os.path.expanduser(path)
 
 
 def _seconds(value: object) -> float | None:
@@ -94,7 +100,7 @@ def _text(value: object) -> str | None:
 
 
 _TEXT = ("text without NUL characters and lone surrogates", _text)
-_PATH = ("a path, as text or os.PathLike", _path)
+_PATH = ("a path, as text or os.PathLike, that this system can encode", _path)
 _COMMON: dict[str, _Kind] = {
     "durability": _choice('"full" or "relaxed"', {"full": "full", "relaxed": "relaxed"}),
     "timeout": ("a number of seconds, more than 0", _seconds),
@@ -313,6 +319,9 @@ def expanded(settings: Settings) -> Settings:
 
 
 def _parts(url: str) -> Settings:
+    # Lone surrogates that stand for bytes are how Python tells of an argument that is no text in the locale.
+    if re.search("[\ud800-\udc7f\udd00-\udfff]", url):
+        raise ConfigError("there is half of a surrogate pair in the URL, which stands for nothing; leave it out")
     if match := re.fullmatch(_POSTGRES_URL, url):
         options = _options(match[3])
         # Ours become keys; the others stay as they are, for libpq to read.
@@ -359,4 +368,4 @@ def url_options(url: str) -> list[str]:
 def _decoded(text: str) -> str:
     from urllib.parse import unquote_to_bytes
 
-    return os.fsdecode(unquote_to_bytes(text))
+    return os.fsdecode(unquote_to_bytes(text.encode(errors="surrogateescape")))

@@ -143,6 +143,15 @@ def test_a_url_is_percent_decoded() -> None:
     assert Path("what is 100%?.db").exists()
 
 
+@pytest.mark.parametrize(("scheme", "ending"), [("sqlite", b".db"), ("json", b".json")])
+def test_a_path_that_is_no_text_in_the_locale_opens_from_a_command_line(scheme: str, ending: bytes) -> None:
+    place = os.fsdecode(b"\xfc\xdf" + ending)  # as Python has it in sys.argv
+    with open_history(f"{scheme}:///{place}") as history:
+        history.add_message("c", HELLO)
+    with open_history(place) as history:
+        assert history.get_chat_history("c") == [HELLO]
+
+
 def test_a_tilde_is_the_home_directory() -> None:
     with open_history("~/chats.db") as history:
         history.add_message("greeting", HELLO)
@@ -420,6 +429,10 @@ def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
         ({"backend": "sqlite", "db_path": 3}, ["db_path", "3", "a path"]),
         ({"backend": "sqlite", "db_path": ""}, ["db_path", "a path"]),
         ({"backend": "sqlite", "db_path": "a\0b.db"}, ["db_path", "a path"]),
+        ({"backend": "json", "storage_path": "a\ud800.json"}, ["storage_path", "a path", "encode"]),
+        ("chats\ud800.db", ["db_path", "a path"]),
+        ("sqlite:///chats\ud800.db", ["half of a surrogate pair"]),
+        ("postgresql://h/d?x\ud800=1", ["half of a surrogate pair"]),
         ({"backend": "sqlite", "durability": "fast"}, ["durability", '"full" or "relaxed"']),
         ({"backend": "sqlite", "durability": True}, ["durability", '"full" or "relaxed"']),
         ({"backend": "sqlite", "timeout": -1}, ["timeout", "-1", "seconds"]),
