@@ -255,6 +255,19 @@ def test_a_message_cannot_change_the_terminal(store: str) -> None:
     assert "a␛]0;b␊c" in output("list", "--url", store)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["path"], ["list"], ["search", "x"], ["stats"], ["doctor"], ["migrate"], ["purge", "--older-than", "1d", "--yes"]],
+    ids=" ".join,
+)
+def test_the_name_of_a_store_cannot_change_the_terminal(arguments: list[str]) -> None:
+    open_history("\x1b]0;b.db").shutdown()
+    # The command's output is not a terminal here, where escape sequences would be taken out by others.
+    shown = CliRunner().invoke(app, [*arguments, "--url", "\x1b]0;b.db"], color=True).output
+    assert "\x1b" not in shown
+    assert "␛]0;b.db" in shown
+
+
 def test_path_prints_where_the_data_is(url: str) -> None:
     place = output("path", "--url", url).strip()
     assert json.loads(output("path", "--url", url, "--json")) == {"location": place}

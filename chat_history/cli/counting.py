@@ -14,7 +14,7 @@ from chat_history.messages import StoredMessage
 
 from .looking import all_chats
 from .opening import Json, Tenant, Url, User, every_owner, opened
-from .printing import console, print_json, say, table, with_progress
+from .printing import console, note, print_json, say, table, with_progress
 
 __all__ = ["stats"]
 
@@ -89,7 +89,7 @@ def stats(
         say("")
         console(wide=True).print(rows)
         if len(newest) < len(counted.days):
-            typer.echo(f"these are the newest {days} days; --days shows more", err=True)
+            note(f"these are the newest {days} days; --days shows more")
 
 
 def _size(number: int) -> str:

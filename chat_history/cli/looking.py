@@ -13,7 +13,17 @@ from chat_history.history import ChatHistory
 from chat_history.messages import Chat, MessageStatus, StoredMessage
 
 from .opening import Everybody, Json, Tenant, Url, User, opened, owners
-from .printing import chat_fields, console, plain, print_conversation, print_json, print_stored, table, with_progress
+from .printing import (
+    chat_fields,
+    console,
+    note,
+    plain,
+    print_conversation,
+    print_json,
+    print_stored,
+    table,
+    with_progress,
+)
 
 __all__ = ["all_chats", "list_chats", "path", "search", "show"]
 
@@ -55,11 +65,11 @@ def list_chats(
         if as_json:
             return
         if not rows.row_count:
-            typer.echo(f"no chats in {history.location}", err=True)
+            note(f"no chats in {history.location}")
             return
         console(wide=True).print(rows)
         if more and not every:
-            typer.echo(f"these are the newest {limit}; --all lists all", err=True)
+            note(f"these are the newest {limit}; --all lists all")
 
 
 def show(
@@ -112,7 +122,7 @@ def search(
                 snippet.stylize("bold yellow", start, end)
             console().print(Text.assemble(found, "\n", snippet, "\n"))
         if not hits and not as_json:
-            typer.echo(f"nothing found in {history.location}", err=True)
+            note(f"nothing found in {history.location}")
 
 
 def path(url: Url = None, as_json: Json = False) -> None:
@@ -121,7 +131,7 @@ def path(url: Url = None, as_json: Json = False) -> None:
         if as_json:
             print_json({"location": history.location})
         else:
-            typer.echo(history.location)
+            typer.echo(plain(history.location))
 
 
 def all_chats(history: ChatHistory) -> Iterator[Chat]:

@@ -16,7 +16,7 @@ from chat_history import transfer
 from chat_history.errors import InvalidArgumentError
 
 from .opening import Json, Tenant, Url, opened
-from .printing import print_json
+from .printing import note, print_json
 
 __all__ = ["copy", "export", "import_"]
 
@@ -111,4 +111,4 @@ def _tell(moved: transfer.Moved, where: str, location: str, *, as_json: bool) ->
     if as_json:
         print_json({"chats": moved.chats, "messages": moved.messages, "location": location})
     else:
-        typer.echo(f"{moved.chats:,} chats with {moved.messages:,} messages are {where}", err=True)
+        note(f"{moved.chats:,} chats with {moved.messages:,} messages are {where}")

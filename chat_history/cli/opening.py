@@ -16,7 +16,7 @@ from chat_history.config import choose, open_history
 from chat_history.errors import ChatHistoryError, InvalidArgumentError
 from chat_history.history import ChatHistory
 
-from .printing import plain
+from .printing import note
 
 __all__ = ["Everybody", "Json", "Tenant", "Url", "User", "every_owner", "opened", "owners", "told"]
 
@@ -71,7 +71,7 @@ def told() -> Iterator[None]:
 
 
 def _complain(kind: str, problem: object) -> None:
-    typer.echo(f"{kind}: {plain(' '.join(str(problem).split()))}", err=True)
+    note(f"{kind}: {' '.join(str(problem).split())}")
 
 
 def owners(history: ChatHistory, *, everybody: bool, user: str | None, tenant: str | None) -> Iterator[ChatHistory]:

@@ -20,6 +20,7 @@ from chat_history.replaying import neutral_messages
 __all__ = [
     "chat_fields",
     "console",
+    "note",
     "plain",
     "print_conversation",
     "print_json",
@@ -57,8 +58,13 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def say(text: str) -> None:
-    """Print a line for people."""
-    console().print(text)
+    """Print lines for people."""
+    console().print(text.translate(_TEXT))
+
+
+def note(text: str) -> None:
+    """Print a line for people that is no part of what was asked for."""
+    typer.echo(plain(text), err=True)
 
 
 def plain(text: str) -> str:
