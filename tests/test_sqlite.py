@@ -49,11 +49,12 @@ def on_disk(path: Path) -> bytes:
 # ---- the file
 
 
-def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+def test_a_new_file_and_its_folder_are_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folders" / "chats.db"
     with opened(path) as history:
         history.add_message("c", HELLO)
         assert {stat.S_IMODE(part.stat().st_mode) for part in path.parent.iterdir()} == {0o600}
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_a_path_that_looks_like_a_uri_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,7 +345,7 @@ def _is_writable(path: str) -> bool:
         if os.path.isdir(path):
             raise StorageError(f"{path} is a folder; name a file in it")
         if not os.path.exists(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         if not os.access(path, os.R_OK):
