@@ -257,6 +257,7 @@ def _chosen(settings: Settings, directory: str) -> Choice:
     name = settings.pop("backend")
     if name not in list(KEYS):
         return Choice(_plugin(_registered(name), settings), settings, history)
+    has_url = "url" in settings
     if name == "postgres":
         settings = with_environment(settings)
     refuse_unknown(f"key for {name}", settings, {"backend", "url", *OWNER, *LIMITS, *KEYS[name]})
@@ -277,7 +278,8 @@ def _chosen(settings: Settings, directory: str) -> Choice:
 
         path = options.pop("db_path", "chat_history.db")
         return Choice(SQLiteBackend, {"path": _located(path, directory), **options}, history)
-    options = _postgres(options)
+    with named("DATABASE_URL" if "url" in options and not has_url else ""):
+        options = _postgres(options)
     from .backends.postgres import PostgresBackend
 
     return Choice(PostgresBackend, options, history)

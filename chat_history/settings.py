@@ -265,17 +265,20 @@ def _said(config: str | os.PathLike[str]) -> tuple[Settings, str]:
 def _file(path: str) -> tuple[Settings, str]:
     import tomllib
 
-    path = os.path.expanduser(path)
     document: Settings | None = None
     try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
+        path = os.path.expanduser(path)
+        # As editors of Windows write it: with a mark at the beginning, which TOML does not know.
+        with open(path, encoding="utf-8-sig") as file:
+            document = tomllib.loads(file.read())
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except tomllib.TOMLDecodeError as error:
         reason = f"is not TOML: {error}"
+    except ValueError:
+        reason = "cannot be: no path is like that"
     if document is None:
         raise ConfigError(f"the file {path!r} {reason}")
     table = document.get("chat_history", document)

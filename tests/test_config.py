@@ -159,6 +159,12 @@ def test_a_tilde_is_the_home_directory() -> None:
     assert files() == []
 
 
+def test_a_file_may_be_as_editors_of_windows_write_it() -> None:
+    Path("chat_history.toml").write_bytes(b'\xef\xbb\xbf[chat_history]\r\nurl = "sqlite:///chats.db"\r\n')
+    with open_history() as history:
+        assert history.location == str(Path("chats.db").resolve())
+
+
 def test_paths_in_a_file_are_relative_to_the_file() -> None:
     Path("settings").mkdir()
     config = write_toml("settings/chat_history.toml", 'backend = "sqlite"\ndb_path = "chats.db"\n')
@@ -431,6 +437,8 @@ def test_a_pool_is_used_and_stays_open(postgres_url: str) -> None:
         ({"backend": "sqlite", "db_path": "a\0b.db"}, ["db_path", "a path"]),
         ({"backend": "json", "storage_path": "a\ud800.json"}, ["storage_path", "a path", "encode"]),
         ("chats\ud800.db", ["db_path", "a path"]),
+        ("a\0.toml", ["no path is like that"]),
+        ("a\ud800.toml", ["no path is like that"]),
         ("sqlite:///chats\ud800.db", ["half of a surrogate pair"]),
         ("postgresql://h/d?x\ud800=1", ["half of a surrogate pair"]),
         ({"backend": "sqlite", "durability": "fast"}, ["durability", '"full" or "relaxed"']),
@@ -503,6 +511,8 @@ def test_a_file_that_cannot_be_used_is_named(text: str | bytes, words: list[str]
         ("CHAT_HISTORY_URL", "sqlite:///chats.db\n", ["white space"]),
         ("CHAT_HISTORY_CONFIG", "missing.toml", ["missing.toml", "No such file"]),
         ("DATABASE_URL", "mysql://h/d", ["no backend"]),
+        ("DATABASE_URL", "postgresql://u:secret@1@h/d", ["percent-encoded"]),
+        ("DATABASE_URL", "postgresql://h/d?sslmod=require", ['did you mean "sslmode"']),
         ("DATABASE_URL", "sqlite:///d.db", ["postgresql://"]),
         ("POSTGRES_PORT", "tcp://10.0.0.1:5432", ["port", "1 to 65535"]),
     ],
