@@ -396,6 +396,27 @@ def test_text_that_a_reader_keeps_in_the_log_is_said_to_be_there(path: Path) -> 
         assert b"Hello!" not in on_disk(path)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there is no limit for files")
+def test_a_deletion_whose_text_a_full_disk_keeps_in_the_log_is_not_said_to_be_undone(path: Path) -> None:
+    from resource import RLIMIT_FSIZE, getrlimit, setrlimit
+
+    before = getrlimit(RLIMIT_FSIZE)
+    with opened(path) as history:
+        history.add_messages("long", [{"role": "user", "content": "x" * 10_000}] * 100)
+        history.add_message("c", HELLO)
+        history.delete_last_message("c")  # the file is as long as all of this now
+        history.add_messages("c", [HELLO, {"role": "user", "content": "y" * 100_000}])
+        setrlimit(RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+        try:
+            with pytest.raises(StorageError, match=r"the messages are deleted, but .* may still be in"):
+                history.delete_oldest_messages("c", 1)
+        finally:
+            setrlimit(RLIMIT_FSIZE, before)
+        assert history.get_message_count("c") == 1
+        history.delete_last_message("c")
+        assert b"Hello!" not in on_disk(path)
+
+
 def test_two_that_delete_at_once_wait_for_each_other(path: Path) -> None:
     # SQLite itself refuses to empty the log while another connection does, and at once, whatever the timeout.
     def delete(history: ChatHistory) -> None:

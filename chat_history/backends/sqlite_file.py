@@ -181,13 +181,21 @@ class SQLiteFile:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.001)
+        except sqlite3.Error as error:
+            # Not as other errors, of which nothing was written: this was committed.
+            raise self._left_in_log("the disk is full" if _is_full_disk(error) else f"SQLite says: {error}") from error
         finally:
             connection.execute("PRAGMA busy_timeout = 0")
         if is_busy:
-            raise StorageError(
-                f"{self.path}: the messages are deleted, but another program has been reading the file for more than "
-                f"{self._timeout:g} seconds, so their text may still be in {self.path}-wal until the next deletion"
+            raise self._left_in_log(
+                f"another program has been reading the file for more than {self._timeout:g} seconds"
             )
+
+    def _left_in_log(self, why: str) -> StorageError:
+        return StorageError(
+            f"{self.path}: the messages are deleted, but {why}, so their text may still be in {self.path}-wal until "
+            "the next deletion"
+        )
 
     def read(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         """All rows of one statement, which sees the file as it is at one moment."""
@@ -315,7 +323,7 @@ class SQLiteFile:
                 f"{self.path} is damaged, or not an SQLite database ({error}), and nothing was changed; "
                 "restore it from a copy, or use another path"
             )
-        if code == sqlite3.SQLITE_FULL:
+        if _is_full_disk(error):
             return StorageError(f"{self.path}: the disk is full, and nothing was written; make room and try again")
         if code in _REFUSED:
             return StorageError(
@@ -323,6 +331,11 @@ class SQLiteFile:
                 "that this user may write to both"
             )
         return StorageError(f"{self.path}: SQLite refused: {error}")
+
+
+def _is_full_disk(error: sqlite3.Error) -> bool:
+    # The second is of the file that all who read the log share, which cannot be made longer.
+    return getattr(error, "sqlite_errorcode", 0) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 # ---- where the file is
