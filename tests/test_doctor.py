@@ -224,6 +224,16 @@ def test_what_does_not_hang_together_is_an_error(database: str, statement: str, 
     assert [finding for finding in found(database, Level.ERROR) if says in finding.what]
 
 
+@pytest.mark.parametrize("change", ["created_at = 'yesterday'", "digest = 'none'", "payload = x'ff'"])
+def test_what_cannot_be_read_is_an_error_of_its_chat_and_the_others_are_looked_at(change: str) -> None:
+    fill("chats.db")
+    spoil("chats.db", f"UPDATE {{}}messages SET {change} WHERE message_id = ?", ids("chats.db")["drei"])
+    spoil("chats.db", "UPDATE {}chats SET message_count = 17 WHERE user_id = ?", "ann")
+    finding, another = found("chats.db")
+    assert "chat 'c' cannot be read" in finding.what
+    assert "of user 'ann', tenant 'acme' says that it has 17" in another.what
+
+
 def test_a_chat_under_a_key_that_is_not_its_own_is_an_error(database: str) -> None:
     spoil(database, "UPDATE {}chats SET chat_id = ? WHERE chat_id = ?", "d", "c")
     assert "not that of its id" in only(database).what
@@ -399,6 +409,14 @@ def test_a_server_that_may_lose_everything_is_an_error(postgres_url: str, monkey
     fill(url)
     monkeypatch.setattr(postgres_checks, "SETTING", "SELECT CASE WHEN %s = 'fsync' THEN 'off' END")
     assert "fsync = off" in only(url).what
+
+
+def test_a_server_that_acknowledges_what_it_may_still_lose_is_told(postgres_url: str) -> None:
+    url = in_schema(postgres_url)
+    url += "&options=-c%20synchronous_commit%3Doff"
+    fill(url)
+    assert "synchronous_commit = off" in only(url, Level.WARNING).what
+    assert found(f"{url}&durability=relaxed") == []
 
 
 def test_the_server_is_as_it_was(postgres_url: str) -> None:

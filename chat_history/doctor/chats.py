@@ -11,7 +11,7 @@ from chat_history.backends.base import Backend, ChatKey, ChatRecord, Outline, Ou
 from chat_history.backends.contents import whole
 from chat_history.backends.walking import walk
 from chat_history.config import Choice
-from chat_history.errors import ChatHistoryError
+from chat_history.errors import ChatHistoryError, brief
 from chat_history.messages import MessageStatus
 from chat_history.saving import digest
 from chat_history.writing import shortened
@@ -80,6 +80,8 @@ class _Chat:
                 again = self.backend.get_chat(self.key)
             except ChatHistoryError as reason:
                 return [refused(reason)]
+            except Exception as reason:  # of whatever another program, or a hand, has put there
+                return [self._wrong(f"cannot be read ({type(reason).__name__}: {brief(reason)})", RESTORE)]
             if not found or (again is not None and again.version == record.version == outline.version):
                 return found
         return []

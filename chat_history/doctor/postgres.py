@@ -30,7 +30,8 @@ STANDBY = "SELECT pg_is_in_recovery()"
 def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     """Every check of a Postgres database."""
     try:
-        yield from tables.visit(partial(_server, tables=tables))
+        relaxed = choice.options.get("durability") == "relaxed"
+        yield from tables.visit(partial(_server, tables=tables, is_full=not relaxed))
     except StoreUnavailableError as reason:
         if "startup parameter" not in str(reason):
             raise
@@ -42,13 +43,13 @@ def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
         yield from examine_opened(choice)
 
 
-def _server(connection: Any, *, tables: Tables, **where: Any) -> list[Finding]:
+def _server(connection: Any, *, tables: Tables, is_full: bool, **where: Any) -> list[Finding]:
     found = [
         fine("server", f"{tables.location} is Postgres {connection.info.parameter_status('server_version')}"),
         _pooling(connection, tables),
         _clock(connection),
     ]
-    return found + _keeping(connection)
+    return found + _keeping(connection, is_full=is_full)
 
 
 def _asked(connection: Any, statement: str, *parameters: Any) -> Any:
@@ -105,7 +106,7 @@ def _clock(connection: Any) -> Finding:
     return fine("clock", "the clock of this machine agrees with that of the server")
 
 
-def _keeping(connection: Any) -> list[Finding]:
+def _keeping(connection: Any, *, is_full: bool) -> list[Finding]:
     """Whether the server takes writes, and keeps them in a power loss."""
     found = []
     if _asked(connection, STANDBY):
@@ -115,4 +116,14 @@ def _keeping(connection: Any) -> list[Finding]:
             found.append(
                 error("server", f"the server has {name} = off, and may lose everything in a crash", f"set {name} = on")
             )
+    # Left as it is: on may be less than what a standby is waited for by.
+    if is_full and _asked(connection, SETTING, "synchronous_commit") == "off":
+        found.append(
+            warning(
+                "server",
+                "the server has synchronous_commit = off for this user, and may lose the last moments in a crash, "
+                "which durability full promises to keep",
+                "set synchronous_commit = on, or say durability relaxed",
+            )
+        )
     return found
