@@ -187,10 +187,14 @@ def _known_exactly(digests: Sequence[bytes], stored: Sequence[bytes], aliases: A
 
 
 def _likely_start(digests: Sequence[bytes], stored: Sequence[bytes]) -> int:
-    """Where in a long branch to begin looking for a window: a little before the first message that is known."""
+    """Where in a long branch to begin looking for a window: a little before the first message that is known.
+
+    What stands in the head says nothing of that: a window carries the system prompt along, and the head is looked at
+    anyway.
+    """
     places = {one: index for index, one in enumerate(stored)}
     for index, each in enumerate(digests):
-        if each in places:
+        if places.get(each, 0) >= HEAD:
             return max(0, places[each] - 4 * index - 16) if stored.count(each) == 1 else 0
     return 0
 

@@ -38,7 +38,7 @@ from chat_history import (
     MessageStatus,
     VersionConflictError,
 )
-from chat_history.backends.base import Change, Draft, chat_key, owner_key
+from chat_history.backends.base import Change, Draft, Record, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.sqlite import SQLiteBackend
 from chat_history.formats import get_format
@@ -198,6 +198,30 @@ def test_a_window_of_dicts_continues_from_where_it_begins(history: ChatHistory) 
     window += [say("user", "new"), say("assistant", "newer")]
     assert [message.text for message in history.save_messages("c", window)] == ["new", "newer"]
     assert history.get_chat_history("c") == [*chat, *window[-2:]]
+
+
+def test_a_window_of_a_long_chat_is_saved_without_reading_the_chat(
+    reopen: Callable[[], ChatHistory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the prompt that the window carries along is the very one that leads the chat."""
+    history = reopen()
+    prompt = say("system", "Answer.")
+    history.add_messages("c", [prompt, *(say("user" if i % 2 == 0 else "assistant", f"m{i}") for i in range(1000))])
+    backend = type(history._backend())
+    read, lengths = backend.read, []
+
+    def counted(*args: Any, **wanted: Any) -> list[Record]:
+        records = read(*args, **wanted)
+        lengths.append(len(records))
+        return records
+
+    monkeypatch.setattr(backend, "read", counted)
+    for turn in range(3):
+        window = history.get_message_history("c", format="openai", last=6)
+        assert window[0] == prompt
+        history.save_messages("c", [*window, say("user", f"q{turn}"), say("assistant", f"a{turn}")])
+    assert sum(lengths) < 200
+    assert history.get_message_count("c") == history.get_message_count("c", status=None) == 1007
 
 
 # ---- a chat that another format began
