@@ -27,21 +27,17 @@ def path(rows: Sequence[OutlineRow], message_id: str | None) -> list[OutlineRow]
 def branches(backend: Backend, key: ChatKey, outline: Outline) -> list[Branch]:
     """Every way through the chat, in order of their last messages; the active one may be a part of another."""
     rows = outline.rows
-    by_id = _by_id(rows)
     followed = {row[2] for row in rows}
     heads = [row[1] for row in rows if row[1] not in followed or row[1] == outline.head]
     active = {row[1] for row in path(rows, outline.head)}
     times = {record.message_id: record.created_at for record in backend.find(key, heads)}
-    found = []
-    for head in heads:
-        count, departs = 0, None
-        for row in _upwards(by_id, head):
-            count += 1
-            if departs is None and row[1] in active:
-                departs = row[1]
-        if head in times:
-            found.append(Branch(head, count, departs, head == outline.head, times[head]))
-    return found
+    # How long the way to each message is, and where it leaves the active branch. What a message follows stands before
+    # it, so nothing is gone through twice, however many branches there are.
+    ways: dict[str | None, tuple[int, str | None]] = {}
+    for _, message_id, parent, *_ in rows:
+        count, departs = ways.get(parent, (0, None))
+        ways[message_id] = count + 1, message_id if message_id in active else departs
+    return [Branch(head, *ways[head], head == outline.head, times[head]) for head in heads if head in times]
 
 
 def switch(outline: Outline, message_id: str | None) -> Change:

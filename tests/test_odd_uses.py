@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
@@ -29,6 +29,7 @@ from chat_history import (
     transfer,
 )
 from chat_history.testing import check_chat, say
+from chat_history.tree import branches
 from chat_history_adapters.importers import import_from
 
 
@@ -277,3 +278,30 @@ def test_a_walk_ends_with_the_history_that_it_is_of(store: Store) -> None:
         for walk in walks:
             with pytest.raises(HistoryClosedError):
                 next(walk)
+
+
+def test_a_chat_that_was_answered_anew_many_times_lists_its_branches_without_walking_each() -> None:
+    looks = 0
+
+    class Row(tuple[Any, ...]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(place)
+
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    with open_history("memory:") as history:
+        asked = history.add_messages("c", [say("user", str(number)) for number in range(100)])[-1]
+        for _ in range(50):
+            history.switch_branch("c", asked.message_id, messages=[say("assistant", "again")])
+        backend, key = history._backend(), history._key("c")
+        outline = backend.outline(key)
+        assert outline is not None
+        found = branches(backend, key, outline._replace(rows=list(map(Row, outline.rows))))  # type: ignore[arg-type]
+        assert found == history.list_branches("c")
+        assert [branch.message_count for branch in found] == [101] * 50
+        assert looks < 10 * len(outline.rows)
