@@ -6,8 +6,11 @@ first turn. Tool calls and their results never part.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from .backends.base import Backend, ChatKey, PayloadRow, Record
@@ -68,7 +71,8 @@ def window(
         taken = sum(tokens(form.name, form.dump(each).payload) for each in lead)
 
         def again(before: int | None, limit: int) -> Sequence[PayloadRow]:
-            return [row for row in found if before is None or row[0] < before][-limit:]
+            end = len(found) if before is None else bisect_left(found, before, key=itemgetter(0))
+            return found[max(end - limit, 0) : end]
 
         rows = newest_turns(again, weigh, last=last, most=most - taken)
     # What leads the chat was read after what it leads: it may be of another branch by now.
@@ -115,17 +119,18 @@ def _is_root(backend: Backend, key: ChatKey, position: int) -> bool:
 
 def newest_turns(read: ReadNewest, weigh: Weigh, *, last: int | None, most: int | None) -> Sequence[PayloadRow]:
     """The newest whole turns of at most `last` messages that weigh at most `most`; the newest turn always."""
-    kept: list[PayloadRow] = []
-    weight = 0
+    kept: list[list[PayloadRow]] = []
+    count = weight = 0
     for turn in _turns(read, last or PAGE):
+        count += len(turn)
         if most is not None:
             weight += sum(weigh(row) for row in turn)
-        if kept and ((last is not None and len(kept) + len(turn) > last) or (most is not None and weight > most)):
+        if kept and ((last is not None and count > last) or (most is not None and weight > most)):
             break
-        kept = turn + kept
-        if last is not None and len(kept) >= last:
+        kept.append(turn)
+        if last is not None and count >= last:
             break
-    return kept
+    return list(chain.from_iterable(reversed(kept)))
 
 
 def _turns(read: ReadNewest, page: int) -> Iterator[list[PayloadRow]]:

@@ -269,6 +269,27 @@ def test_a_developers_prompt_stays_when_the_oldest_turns_are_deleted() -> None:
         assert active(history) == ["Be terse.", "q2", "a2"]
 
 
+def test_a_window_of_all_of_a_long_chat_takes_as_long_as_the_chat_is() -> None:
+    class Row(tuple[Any, ...]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(place)
+
+    taken = []
+    for count in (1000, 4000):
+        looks = 0
+        with open_history("memory:") as history:
+            history.add_messages("c", [LEAD, *(say(("user", "assistant")[n % 2], str(n)) for n in range(count))])
+            history.archive_oldest_messages("c", 1)
+            backend = history._backend()
+            read = backend.read_payloads
+            backend.read_payloads = lambda *args, **wanted: list(map(Row, read(*args, **wanted)))  # type: ignore
+            assert len(history.get_message_history("c", "openai", max_tokens=10**9)) == count + 1
+        taken.append(looks)
+    assert taken[1] < 5 * taken[0]
+
+
 @on(*ALL)
 @pytest.mark.parametrize("window", [{}, {"last": 3}, {"last": 80}, {"max_tokens": 60}, {"max_tokens": 10**6}])
 def test_a_window_is_of_one_branch_whoever_saves_meanwhile(store: Store, window: dict[str, Any]) -> None:
