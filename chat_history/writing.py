@@ -356,7 +356,9 @@ class Writer:
                 raise no_message(key, message_id) from None
             active, archived = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
             statuses = {row[0]: archived if row[3] == archived else active for row in way}
-            records = [each for each in self.backend.read(key, status=None) if each.position in statuses] if way else []
+            # The way lies between its ends: of a chat that goes on for long after it, nothing more is read.
+            span = self.backend.read(key, after=way[0][0] - 1, before=way[-1][0] + 1, status=None) if way else []
+            records = [each for each in span if each.position in statuses]
             if len(records) == len(way):
                 break
         else:  # somebody deleted one of them each time

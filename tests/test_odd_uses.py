@@ -305,3 +305,23 @@ def test_a_chat_that_was_answered_anew_many_times_lists_its_branches_without_wal
         assert found == history.list_branches("c")
         assert [branch.message_count for branch in found] == [101] * 50
         assert looks < 10 * len(outline.rows)
+
+
+@on(*ALL)
+def test_a_fork_near_the_beginning_of_a_long_chat_reads_no_more_than_it_takes(store: Store) -> None:
+    with store.open() as history:
+        first = history.add_messages("c", [say("user", str(number)) for number in range(300)])[:5]
+        read, records = history._backend().read, 0
+
+        def counted(*args: Any, **wanted: Any) -> Any:
+            nonlocal records
+            found = read(*args, **wanted)
+            records += len(found)
+            return found
+
+        history._backend().read = counted  # type: ignore[method-assign]
+        fork = history.fork_chat("c", at=first[-1].message_id)
+        assert records == 5
+        assert [message.message_id for message in check_chat(history, fork.chat_id)] == [
+            message.message_id for message in first
+        ]
