@@ -24,21 +24,23 @@ class Limit(NamedTuple):
     max_messages: int
     overflow: Literal["archive", "delete"]
 
-    def beyond(self, backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> list[OutlineRow]:
-        """Which of a chat's messages must go: whole turns, the oldest first, never the newest one.
-
-        What leads the chat as its system prompt is archived with the rest, because a window carries it along from
-        there, but not deleted: see `prompt_alone` for what is said beside it.
-        """
+    def kept(self, backend: Backend, key: ChatKey) -> Sequence[PayloadRow]:
+        """Which of a chat's active messages may stay: the newest whole turns that fit, and the newest one always."""
 
         def read(before: int | None, limit: int) -> Sequence[PayloadRow]:
             return backend.read_payloads(key, before=before, limit=limit, newest=True)
 
-        kept = newest_turns(read, lambda row: 0, last=self.max_messages, most=None)
-        if not kept:
-            return []
-        beyond = [row for row in rows if row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
-        return beyond if self.overflow == "archive" or not beyond else beyond[leading(backend, key, beyond) :]
+        return newest_turns(read, lambda row: 0, last=self.max_messages, most=None)
+
+    def beyond(self, backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> list[OutlineRow]:
+        """Which of a chat's messages must be deleted.
+
+        What leads the chat as its system prompt is archived with the rest, because a window carries it along from
+        there, but not deleted: see `prompt_alone` for what is said beside it.
+        """
+        kept = self.kept(backend, key)
+        beyond = [row for row in rows if kept and row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
+        return beyond[leading(backend, key, beyond) :]
 
     def taken_out(self, branch: Branch, digests: Sequence[bytes], has_prompt: Callable[[], bool]) -> int:
         """How many of the messages of a save come before those that were left of them.

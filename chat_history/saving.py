@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cache
@@ -86,6 +86,10 @@ class Branch:
             self.aliases,
             self.displaced,
         )
+
+    def archiving(self, count: int, written: Written) -> Branch:
+        """The branch after a write that archived so many more of its messages, the oldest."""
+        return replace(self, version=written.version, archived=self.archived + count)
 
 
 class Given(NamedTuple):

@@ -272,16 +272,13 @@ class Writer:
             return
 
         def beyond(rows: Sequence[OutlineRow]) -> Sequence[OutlineRow]:
-            return limit.beyond(self.backend, key, rows)
+            return limit.beyond(self.bare, key, rows)
 
         try:
-            record = self.backend.get_chat(key)
-            if record is None or record.message_count <= limit.max_messages:
-                return
             if limit.overflow == "archive":
-                self.archive(key, beyond)
-            else:
-                self.rearrange(key, beyond, self.without_turns(key), self.backend)
+                self._archive_beyond(key, limit)
+            elif (record := self.backend.get_chat(key)) and record.message_count > limit.max_messages:
+                self.rearrange(key, beyond, self.without_turns(key), self.bare)
         except StoreBusyError:
             pass
         except ChatHistoryError as error:
@@ -292,6 +289,30 @@ class Writer:
                 ChatHistoryWarning,
                 stacklevel=4,
             )
+
+    def _archive_beyond(self, key: ChatKey, limit: Limit) -> None:
+        """Archive the oldest turns, without a look at all that was archived before: a chat may be long by then."""
+        for _ in range(ATTEMPTS):
+            record = self.backend.get_chat(key)
+            if record is None or record.message_count <= limit.max_messages:
+                return
+            try:
+                kept = limit.kept(self.bare, key)
+            except ChangedError:
+                continue
+            # Told how many there are, the store need not look whether there are more among the archived ones.
+            count = record.message_count - len(kept)
+            if not kept or count < 1:
+                return
+            rows = self.bare.read_payloads(key, before=kept[0][0], limit=count, newest=True)
+            statuses = [(row[0], MessageStatus.ARCHIVED) for row in rows]
+            branch = self.branches.get(key.key)
+            change = Change(datetime.now(UTC), record.version, statuses=statuses, active=-len(rows))
+            if written := self.attempt(key, change):
+                if branch is not None and branch.version == record.version:
+                    self.branches.put(key.key, branch.archiving(len(rows), written))
+                return
+        raise busy(key)
 
     def without_turns(self, key: ChatKey) -> Arrange:
         """The removal of the oldest turns, of which nothing stays but the prompt that leads the chat."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from itertools import product
@@ -22,6 +23,8 @@ from telling import stored, told
 from test_forking import Meddled
 
 from chat_history import ChatHistory, ChatHistoryWarning, open_history
+from chat_history.backends.base import Outline
+from chat_history.backends.contents import bare
 from chat_history.formats import get_format
 from chat_history.testing import check_chat as check_tree
 from chat_history.testing import say
@@ -138,6 +141,42 @@ def test_a_chat_grows_no_longer_than_the_configuration_says(tmp_path: Any, overf
         assert len(active(view)) == 4
         history.add_messages("long", [say("user", "q"), *(say("assistant", str(each)) for each in range(20))])
         assert len(active(history, "long")) == 21, "the newest turn stays, however long"
+
+
+@on(*ALL)
+def test_a_turn_looks_at_nothing_that_was_archived_before(store: Store) -> None:
+    looked = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*args: Any, **wanted: Any) -> Any:
+            nonlocal looked
+            found = call(*args, **wanted)
+            looked += len(found.rows if isinstance(found, Outline) else found)
+            return found
+
+        return count
+
+    with ChatHistory(store.backend(), max_messages=6) as history:
+        fill(history, 200)
+        held = [*history.get_message_history("c", "openai"), say("user", "Hello!")]
+        history.save_messages("c", held)
+        backend = history._backend()
+        for name in ("read", "read_payloads", "find"):
+            setattr(bare(backend), name, counted(getattr(bare(backend), name)))
+        backend.outline = counted(backend.outline)  # type: ignore[method-assign]
+        history.add_messages("c", [say("assistant", "Hello!"), say("user", "Bye!")])
+        assert looked < 20
+        held = history.get_message_history("c", "openai")
+        history.save_messages("c", held)
+        for number in range(3):
+            held += [say("assistant", f"{number}?"), say("user", f"{number}!")]
+            looked = 0
+            history.save_messages("c", held)
+            assert looked < 20
+        assert active(history)[-5:] == ["0!", "1?", "1!", "2?", "2!"]
+        assert len(active(history)) <= 6
+        assert history.get_message_count("c", status=None) == 409
+        check_tree(history, "c")
 
 
 def test_the_limit_is_part_of_the_settings_and_of_every_way_to_say_them(tmp_path: Any) -> None:
@@ -270,24 +309,27 @@ def test_a_developers_prompt_stays_when_the_oldest_turns_are_deleted() -> None:
 
 
 def test_a_window_of_all_of_a_long_chat_takes_as_long_as_the_chat_is() -> None:
+    looks = 0
+
     class Row(tuple[Any, ...]):
         def __getitem__(self, place: Any) -> Any:
             nonlocal looks
             looks += 1
             return super().__getitem__(place)
 
-    taken = []
-    for count in (1000, 4000):
-        looks = 0
+    def looked_at(count: int) -> int:
+        before = looks
         with open_history("memory:") as history:
             history.add_messages("c", [LEAD, *(say(("user", "assistant")[n % 2], str(n)) for n in range(count))])
             history.archive_oldest_messages("c", 1)
-            backend = history._backend()
-            read = backend.read_payloads
-            backend.read_payloads = lambda *args, **wanted: list(map(Row, read(*args, **wanted)))  # type: ignore
+            read = history._backend().read_payloads
+            history._backend().read_payloads = lambda *args, **wanted: list(  # type: ignore[method-assign]
+                map(Row, read(*args, **wanted))  # type: ignore[arg-type]
+            )
             assert len(history.get_message_history("c", "openai", max_tokens=10**9)) == count + 1
-        taken.append(looks)
-    assert taken[1] < 5 * taken[0]
+        return looks - before
+
+    assert looked_at(4000) < 5 * looked_at(1000)
 
 
 @on(*ALL)
