@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from chat_history import open_history
-from chat_history.backends import json_reading, json_rewriting, json_shared
+from chat_history.backends import json_index, json_reading, json_rewriting, json_shared
 from chat_history.backends.base import Change, ChatKey, Draft, chat_key, owner_key
 from chat_history.backends.json_file import JSONBackend
 from chat_history.backends.texts import spoken_text
@@ -981,3 +981,29 @@ def test_a_purge_of_many_chats_writes_the_file_anew_once(
         assert (gone.chats, gone.messages) == ((30, 60) if status is None else (0, 30))
         assert len(rewritten) == 1
         assert history.get_message_count("c7", None) == (0 if status is None else 1)
+
+
+def test_chats_are_put_in_order_once_for_all_pages_and_again_when_one_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    slot = json_index.Chat.__dict__["updated_at"]
+    counted = property(lambda chat: looks.append(chat) or slot.__get__(chat), slot.__set__)
+    monkeypatch.setattr(json_index.Chat, "updated_at", counted)
+    with open_history(tmp_path / "chats.json") as history, open_history(tmp_path / "chats.json") as other:
+        for number in range(200):
+            history.add_message(f"c{number}", say("user", "Hello!"))
+        looks.clear()
+        page = history.list_chats(limit=5)
+        seen = [chat.chat_id for chat in page]
+        while page.after:
+            page = history.list_chats(limit=5, after=page.after)
+            seen += [chat.chat_id for chat in page]
+        assert seen == [f"c{number}" for number in reversed(range(200))]
+        assert len(looks) < 10 * 200
+        other.add_message("c0", say("user", "Back again."))
+        first = history.list_chats(limit=3)
+        assert [chat.chat_id for chat in first] == ["c0", "c199", "c198"]
+        second = history.list_chats(limit=3, after=first.after)
+        assert [chat.chat_id for chat in second] == ["c197", "c196", "c195"]
+        assert list(history.list_chats(limit=3, before=second.before)) == list(first)

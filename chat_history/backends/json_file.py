@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import wraps
-from heapq import nlargest, nsmallest
+from heapq import nlargest
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar, cast
@@ -316,14 +317,13 @@ class JSONBackend(Backend):
     ) -> list[ChatRecord]:
         index = self._file.caught_up()
         with self._file.indexing:
-            chats = index.owners.get((owner.tenant_id, owner.user_id), [])
-            if after is not None:
-                time, key = stamp(after[0]).encode(), after[1]
-                chats = [c for c in chats if c.updated_at < time or (c.updated_at == time and c.key() < key)]
-            if before is not None:
-                time, key = stamp(before[0]).encode(), before[1]
-                chats = [c for c in chats if c.updated_at > time or (c.updated_at == time and c.key() > key)]
-            return [chat.record() for chat in _nearest(chats, limit, oldest=before is not None)]
+            if before is None and after is None:
+                return [chat.record() for chat in _newest(index.owners.get(owner[:2], []), limit)]
+            chats = index.by_activity(owner[:2])
+            first = 0 if before is None else bisect_right(chats, _place(before), key=Chat.activity)
+            end = len(chats) if after is None else bisect_left(chats, _place(after), key=Chat.activity)
+            some = chats[max(first, end - limit) : end] if before is None else chats[first:end][:limit]
+            return [chat.record() for chat in reversed(some)]
 
     @_plainly
     def search(self, owner: OwnerKey, wanted: Sought, *, chat: ChatKey | None = None, limit: int) -> list[Found]:
@@ -431,16 +431,15 @@ def _record(message: Message) -> Record:
     return Record(position, message_id, parent, status, role, form, version, payload, text, created, metadata)
 
 
-def _nearest(chats: Sequence[Chat], limit: int, *, oldest: bool) -> list[Chat]:
-    """The first chats by (updated_at, key) descending; with `oldest` the last ones."""
-    by_time = attrgetter("updated_at")
+def _place(cursor: tuple[datetime, UUID]) -> tuple[bytes, UUID]:
+    return stamp(cursor[0]).encode(), cursor[1]
+
+
+def _newest(chats: Sequence[Chat], limit: int) -> list[Chat]:
+    """The first chats by (updated_at, key) descending."""
     if len(chats) > limit > 0:
         # Keys are hashes: computed only for the chats whose times leave the order open.
-        if oldest:
-            edge = nsmallest(limit, map(by_time, chats))[-1]
-            chats = [chat for chat in chats if chat.updated_at <= edge]
-        else:
-            edge = nlargest(limit, map(by_time, reversed(chats)))[-1]  # the youngest first, which others seldom beat
-            chats = [chat for chat in chats if chat.updated_at >= edge]
-    ordered = sorted(chats, key=lambda chat: (chat.updated_at, chat.key()), reverse=True)
-    return ordered[max(0, len(ordered) - limit) :] if oldest else ordered[:limit]
+        times = map(attrgetter("updated_at"), reversed(chats))  # the youngest first, which others seldom beat
+        edge = nlargest(limit, times)[-1]
+        chats = [chat for chat in chats if chat.updated_at >= edge]
+    return sorted(chats, key=Chat.activity, reverse=True)[:limit]

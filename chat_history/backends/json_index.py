@@ -128,6 +128,10 @@ class Chat:
             self.hashed = chat_key(owner_key(self.tenant_id, self.user_id), self.chat_id).key
         return self.hashed
 
+    def activity(self) -> tuple[bytes, UUID]:
+        """Its place in the order of last activity."""
+        return self.updated_at, self.key()
+
 
 class Frozen(NamedTuple):
     """Messages of a chat at one moment."""
@@ -171,6 +175,7 @@ class Index:
         self._before = self._after = self.end
         """Where the last chat's line, and the line before it, end."""
         self._codes: dict[bytes, int] = {}
+        self._ordered: tuple[tuple[str, str], int, list[Chat]] | None = None
 
     # Reading what is new in the file.
 
@@ -386,7 +391,13 @@ class Index:
             self.statuses.append(status)
         return self.statuses.index(status)
 
-    # Finding messages.
+    # Finding chats and messages.
+
+    def by_activity(self, owner: tuple[str, str]) -> Sequence[Chat]:
+        """An owner's chats, the last active one at the end; put in order once for all pages, until there is a write."""
+        if self._ordered is None or self._ordered[:2] != (owner, self.end):
+            self._ordered = owner, self.end, sorted(self.owners.get(owner, ()), key=Chat.activity)
+        return self._ordered[2]
 
     def rows(self, chat: Chat | None, positions: Iterable[int]) -> Iterator[int]:
         """The rows of the messages at these positions, where there are some."""
