@@ -735,8 +735,8 @@ class ChatHistory:
         older_than: an aware time, or how long ago. Without a status: whole chats without any write since then. With
         "archived" or "superseded": only the messages of that status stored before it, of every chat, whose last
         activity stays what it was; the system prompt that leads a chat stays with it. A chat that is written to
-        meanwhile stays. Each chat is a write of its own, in a JSON file all together are one: an error in the middle
-        leaves the rest for the next call. See `delete_message` for when the text is gone from the disk.
+        meanwhile stays. Each chat is a write of its own, in SQLite some together, in a JSON file all: an error in the
+        middle leaves the rest for the next call. See `delete_message` for when the text is gone from the disk.
         """
         writer = self._writer()
         before = checked_moment(older_than, "older_than")

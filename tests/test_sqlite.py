@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from chat_history import ChatHistory
 from chat_history.backends import sqlite, sqlite_file
 from chat_history.backends.base import Change, owner_key
 from chat_history.backends.sqlite import SQLiteBackend
+from chat_history.backends.sqlite_file import SQLiteFile
 from chat_history.errors import (
     ChatHistoryWarning,
     DamagedStoreError,
@@ -258,6 +260,7 @@ READ_ONLY = """
 import os, sys
 from chat_history import ChatHistory
 from chat_history.backends.sqlite import SQLiteBackend
+from chat_history.backends.sqlite_file import SQLiteFile
 from chat_history.errors import StorageError
 with ChatHistory(SQLiteBackend(":memory:")) as history:  # imports what another user may not be able to
     history.add_message("c", {"role": "user", "content": "Hello!"})
@@ -380,6 +383,23 @@ def test_deleted_text_is_gone_from_the_disk_when_the_call_returns(path: Path, ho
         assert b"Secret" not in on_disk(path)
         if how != "clear":
             assert history.get_message_count("c") == 200
+
+
+@pytest.mark.parametrize("status", [None, "archived"])
+def test_a_purge_of_many_chats_empties_the_log_a_few_times(
+    path: Path, status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied: list[object] = []
+    empty = SQLiteFile._empty_log
+    monkeypatch.setattr(SQLiteFile, "_empty_log", lambda *given: emptied.append(given) or empty(*given))
+    with opened(path) as history:
+        for number in range(60):
+            history.add_messages(f"c{number}", [{"role": "user", "content": "a secret"}, HELLO])
+            history.archive_oldest_messages(f"c{number}", 1)
+        gone = history.purge(datetime.now(UTC), status=status)
+        assert (gone.chats, gone.messages) == ((60, 120) if status is None else (0, 60))
+        assert len(emptied) == 2
+        assert b"a secret" not in on_disk(path)
 
 
 def test_text_that_a_reader_keeps_in_the_log_is_said_to_be_there(path: Path) -> None:

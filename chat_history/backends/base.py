@@ -398,7 +398,7 @@ class Backend(ABC):
     def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
         """Remove what goes of many chats: of each, whether that was done, False where it is at another version.
 
-        Each chat is a write of its own. Where one costs as much as all that is stored, a backend does them in one.
+        Each chat is a write of its own. Where several together cost little more than one, a backend does them in one.
         """
         return [self._is_removed(each) for each in removals]
 

@@ -28,11 +28,12 @@ from .base import (
     OwnerKey,
     PayloadRow,
     Record,
+    Removal,
     Written,
     owner_key,
 )
 from .drafts import Drafts
-from .sqlite_changes import append, apply, clear, delete_chat, time_text
+from .sqlite_changes import append, apply, clear, delete_chat, remove_each, time_text
 from .sqlite_file import SQLiteFile
 from .sqlite_search import Index
 from .texts import spoken_text
@@ -69,6 +70,8 @@ CHAT_IDS = "SELECT chat_id FROM chats WHERE owner_key = ? ORDER BY created_at, c
 
 GET_CONTENT = "SELECT hash, data FROM contents WHERE owner_key = ? AND hash = ?"
 LARGEST = 2**63 - 1
+TOGETHER = 50
+"""Chats that something is removed of in one transaction, which others wait for."""
 
 
 class SQLiteBackend(Backend):
@@ -127,6 +130,13 @@ class SQLiteBackend(Backend):
 
     def delete_chat(self, chat: ChatKey, expected_version: int | None = None) -> bool:
         return self._file.write(delete_chat, chat, expected_version, scrub=True)
+
+    def remove_each(self, removals: Sequence[Removal]) -> list[bool]:
+        # Bringing what goes to the disk, and emptying the log, takes much longer than all else.
+        done: list[bool] = []
+        for start in range(0, len(removals), TOGETHER):
+            done += self._file.write(remove_each, removals[start : start + TOGETHER], scrub=True)
+        return done
 
     def clear(self, owner: OwnerKey) -> Cleared:
         return self._file.write(clear, owner.key.bytes, scrub=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from chat_history.errors import VersionConflictError
 
-from .base import UNSET, Change, ChatKey, Cleared, Draft, Written, first_version
+from .base import UNSET, Change, ChatKey, Cleared, Draft, Removal, Written, first_version
 from .contents import uses
 from .drafts import plain
 from .sqlite_search import FORGET_CHAT, FORGET_CHATS, changed, forgotten
 from .words import BLOCK, TITLE
 
-__all__ = ["append", "apply", "clear", "delete_chat", "time_text"]
+__all__ = ["append", "apply", "clear", "delete_chat", "remove_each", "time_text"]
 
 # Reading first and writing what follows from it is faster than RETURNING, which goes through a temporary table.
 STATE = "SELECT version, next_position, head, updated_at FROM chats WHERE chat_key = ?"
@@ -184,6 +184,20 @@ def delete_chat(connection: sqlite3.Connection, chat: ChatKey, expected: int | N
     connection.executemany(DELETE_CONTENT, _leave(connection, chat))
     forgotten(connection, connection.execute(FORGET_CHAT, (key,)).rowcount)
     return connection.execute(DELETE_CHAT, (key,)).rowcount > 0
+
+
+def remove_each(connection: sqlite3.Connection, removals: Sequence[Removal]) -> list[bool]:
+    return [_is_removed(connection, each) for each in removals]
+
+
+def _is_removed(connection: sqlite3.Connection, removal: Removal) -> bool:
+    try:
+        if removal.change is None:
+            return delete_chat(connection, removal.chat, removal.version)
+        apply(connection, removal.chat, removal.change)
+    except VersionConflictError:  # which comes before anything is done
+        return False
+    return True
 
 
 def clear(connection: sqlite3.Connection, key: bytes) -> Cleared:
