@@ -402,6 +402,24 @@ def test_a_purge_of_many_chats_empties_the_log_a_few_times(
         assert b"a secret" not in on_disk(path)
 
 
+def test_one_that_deletes_without_a_pause_lets_others_write(path: Path) -> None:
+    with opened(path, durability="relaxed") as history, ThreadPoolExecutor(1) as threads:
+        for number in range(300):
+            history.add_message(f"c{number}", HELLO)
+        chats = history.get_all_chat_ids()
+
+        def delete() -> None:
+            while chats:
+                history.delete_chat_history(chats.pop())
+
+        deleting = threads.submit(delete)
+        for _ in range(5):
+            history.add_message("c", HELLO)
+        assert chats
+        chats.clear()
+        deleting.result()
+
+
 def test_text_that_a_reader_keeps_in_the_log_is_said_to_be_there(path: Path) -> None:
     with opened(path, timeout=0.05) as history, closing(sqlite3.connect(path, isolation_level=None)) as other:
         history.add_message("c", HELLO)
