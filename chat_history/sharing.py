@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedChats", "refuse"]
 
+ALL = 2**31 - 1
+"""More chats than any owner has."""
+
 
 class SharedChats(Backend):
     """Another backend's shared chats. Whether a chat is shared is looked up with every call."""
@@ -76,7 +79,10 @@ class SharedChats(Backend):
             before, after = (place, None) if before else (None, place)
 
     def chat_ids(self, owner: OwnerKey) -> list[str]:
-        return [each for each in self._backend.chat_ids(owner) if self.get_chat(chat_key(owner, each))]
+        # All at once, because looking each of an owner's chats up takes a round trip to the server.
+        shared = self.list_chats(owner, limit=ALL)
+        shared.sort(key=lambda each: (each.created_at, chat_key(owner, each.chat_id).key))
+        return [each.chat_id for each in shared]
 
     def owners(self) -> list[OwnerKey]:
         return [owner for owner in self._backend.owners() if self.chat_ids(owner)]

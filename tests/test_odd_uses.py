@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,20 @@ def test_a_fork_near_the_beginning_of_a_long_chat_reads_no_more_than_it_takes(st
         assert [message.message_id for message in check_chat(history, fork.chat_id)] == [
             message.message_id for message in first
         ]
+
+
+@on(*ALL)
+def test_the_ids_of_what_is_shared_are_asked_for_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.open() as history:
+        ann = history.for_user("ann")
+        for number in range(30):
+            ann.create_chat(str(number))
+        for number in (25, 3, 11):
+            ann.update_chat(str(number), shared=True)
+        asked: list[object] = []
+        for name in ("get_chat", "list_chats", "chat_ids"):
+            call = getattr(history._backend(), name)
+            counted = partial(lambda call, *given, **wanted: asked.append(given) or call(*given, **wanted), call)
+            monkeypatch.setattr(history._backend(), name, counted)
+        assert history.for_user("bob").shared_by("ann").get_all_chat_ids() == ["3", "11", "25"]
+        assert len(asked) == 1
