@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -658,7 +659,7 @@ def test_a_payload_that_somebody_spoilt_is_named_and_hides_no_other(tmp_path: Pa
         messages = agent.run_sync("hi").all_messages()
         history.save_messages("c", messages)
         history.add_message("c", say("user", "whole"))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE messages SET payload = '{\"parts\": [' WHERE position = 1")
     connection.close()
     with ChatHistory(SQLiteBackend(path)) as history:
@@ -694,7 +695,7 @@ def test_a_damaged_message_is_named_by_a_window_and_keeps_no_message_from_being_
     path = tmp_path / "c.db"
     with ChatHistory(SQLiteBackend(path)) as history:
         history.add_messages("c", [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")])
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE messages SET payload = '{\"role\": ' WHERE position = 0")
     connection.close()
     with ChatHistory(SQLiteBackend(path), max_messages=4, overflow=overflow) as history:
@@ -726,7 +727,7 @@ def test_a_dict_that_somebody_spoilt_is_named_and_can_be_replaced_or_deleted(
     path = tmp_path / "c.db"
     with ChatHistory(SQLiteBackend(path)) as history:
         history.add_messages("c", [say("user", text) for text in "abc"], format=format)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE messages SET payload = '{\"role\": ' WHERE position > 0")
     connection.close()
     with ChatHistory(SQLiteBackend(path)) as history:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -111,7 +112,7 @@ def test_searches_and_writes_at_once_disturb_nobody(store: Store) -> None:
 def test_without_an_index_all_texts_are_read(tmp_path: Path) -> None:
     with SQLChatHistory(db_path=tmp_path / "chats.db") as history:
         history.add_message("c", say("user", "a needle"))
-    with sqlite3.connect(tmp_path / "chats.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "chats.db")) as connection, connection:
         connection.execute("DROP TABLE grams")  # as a SQLite that is built without FTS5
     connection.close()
     with SQLChatHistory(db_path=tmp_path / "chats.db") as history:
@@ -127,7 +128,7 @@ def test_an_index_of_much_that_is_gone_is_begun_anew(tmp_path: Path, monkeypatch
         for number in range(40):
             history.add_message("c", say("user", f"needle {number}"))
             assert len(history.search("needle", limit=100)) == number + 2
-        with sqlite3.connect(tmp_path / "chats.db") as connection:
+        with closing(sqlite3.connect(tmp_path / "chats.db")) as connection, connection:
             assert connection.execute("SELECT max(id) FROM searched").fetchone()[0] < 15
             assert connection.execute("SELECT count(*) FROM searched").fetchone()[0] == 4
         connection.close()
@@ -163,7 +164,7 @@ def test_numbers_that_are_given_out_again_are_looked_at_again(tmp_path: Path, va
             history.delete_last_message("c")
             history.delete_chat_history("c")
             if vacuumed:
-                with sqlite3.connect(tmp_path / "chats.db") as connection:
+                with closing(sqlite3.connect(tmp_path / "chats.db")) as connection, connection:
                     connection.execute("VACUUM")
                 connection.close()
             assert history.search("needle") == []

@@ -249,7 +249,8 @@ def test_on_a_network_file_system_there_is_no_log_and_a_warning(
         history.add_messages("c", [HELLO, HELLO])
         history.delete_last_message("c")
         assert history.get_chat_history("c") == [HELLO]
-        assert backend._file._connect().execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        with closing(backend._file._connect()) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert not Path(f"{path}-wal").exists()
 
 
@@ -593,13 +594,16 @@ def test_a_closed_store_stays_closed(path: Path) -> None:
 # ---- what reads cost
 
 
+def planned(backend: SQLiteBackend, statement: str, parameters: list[object]) -> str:
+    with closing(backend._file._connect()) as connection:
+        return " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+
 def test_listing_chats_reads_them_from_the_index(path: Path) -> None:
     backend = SQLiteBackend(path)
     for statement in (sqlite.LIST_CHATS, sqlite.LIST_AFTER, sqlite.LIST_BEFORE):
         parameters = [b"", "", b"", 1] if "(?, ?)" in statement else [b"", 1]
-        plan = " ".join(
-            row[3] for row in backend._file._connect().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        )
+        plan = planned(backend, statement, parameters)
         assert "USING INDEX chats_by_activity" in plan
         assert "TEMP B-TREE" not in plan
     backend.close()
@@ -609,7 +613,7 @@ def test_listing_chats_reads_them_from_the_index(path: Path) -> None:
 def test_reading_a_chat_touches_no_other_and_sorts_nothing(path: Path, statement: str) -> None:
     backend = SQLiteBackend(path)
     parameters = [b"", 0, 1, None, 1][: 5 if "?5" in statement else 1]
-    plan = " ".join(row[3] for row in backend._file._connect().execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+    plan = planned(backend, statement, parameters)
     assert "SEARCH messages USING INDEX sqlite_autoindex_messages_1 (chat_key=?" in plan
     assert "TEMP B-TREE" not in plan
     backend.close()

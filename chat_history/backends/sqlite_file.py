@@ -259,13 +259,21 @@ class SQLiteFile:
             isolation_level=None,
             check_same_thread=False,
         )
-        if not self.read_only:
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_full and not self._has_log else 'NORMAL'}")
-            if self._is_full:
-                # On macOS fsync leaves the data in the drive's cache; elsewhere this changes nothing.
-                connection.execute("PRAGMA fullfsync = ON")
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        if self.read_only:
+            return
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_full and not self._has_log else 'NORMAL'}")
+        if self._is_full:
+            # On macOS fsync leaves the data in the drive's cache; elsewhere this changes nothing.
+            connection.execute("PRAGMA fullfsync = ON")
 
     def _check_unmoved(self) -> None:
         """SQLite goes on with a file that was moved, replaced or deleted, where nobody would find what it writes."""
