@@ -305,9 +305,10 @@ class _Comparison:
         active = self.parts[self.begun :]
         kept = common_prefix(self.our_parts, active)
         carried = common_prefix(self.our_parts[: self.system], self.parts[: self.begun])
-        if kept or not 0 < carried < len(self.our_parts):
+        rest = common_prefix(self.our_parts[carried:], active)
+        if carried == len(self.our_parts) or (kept and carried + rest <= kept):
             return Alignment(self.begun, kept)
-        return Alignment(self.begun, common_prefix(self.our_parts[carried:], active), carried)
+        return Alignment(self.begun, rest, carried)
 
     def _agreeing(self, found: Alignment) -> Alignment:
         """The alignment up to the first message whose boundaries agree with a stored one's, but not its envelope."""

@@ -774,6 +774,16 @@ def test_what_was_loaded_may_be_set_also_where_the_prompt_that_leads_is_archived
     assert texts(history, "superseded") == ["a3"]
 
 
+def test_what_was_loaded_may_be_set_also_where_one_of_two_equal_prompts_is_archived(history: ChatHistory) -> None:
+    prompt = {"role": "system", "content": "SYS"}
+    history.add_messages("c", [prompt, prompt, say("user", "q"), say("assistant", "a")])
+    history.archive_oldest_messages("c", 1)
+    loaded = history.get_message_history("c", "openai")
+    assert history.set_messages("c", loaded) == []
+    assert [message.text for message in history.set_messages("c", [*loaded, say("user", "more")])] == ["more"]
+    assert texts(history, None) == ["SYS", "SYS", "q", "a", "more"]
+
+
 def test_the_prompt_that_leads_is_set_again_where_all_is_archived_and_not_stored_again(history: ChatHistory) -> None:
     prompt = {"role": "system", "content": "SYS"}
     history.add_messages("c", [prompt, say("user", "q0"), say("assistant", "a0")])

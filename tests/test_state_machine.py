@@ -118,8 +118,9 @@ class Model:
         active, archived = self.of("active"), self.of("archived")
         kept, carried = agreeing(given, self.messages(active)), 0
         prompts = agreeing(given[: leading(given)], self.messages(archived))
-        if not kept and 0 < prompts < len(given):
-            carried, kept = prompts, agreeing(given[prompts:], self.messages(active))
+        rest = agreeing(given[prompts:], self.messages(active))
+        if 0 < prompts < len(given) and (not kept or prompts + rest > kept):
+            carried, kept = prompts, rest
         return self.displace(archived + active[:kept], given[carried + kept :])
 
     def way(self, position: int | None) -> list[int]:
