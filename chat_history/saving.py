@@ -9,18 +9,20 @@ the same message otherwise, and a message of another format was converted when i
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .alignment import Alignment, align, common_prefix
 from .backends.base import Outline, Record, Written
 from .formats import Dumped, MessageFormat, Source
 from .loading import DICTS, sources
+from .messages import Message
 from .replaying import INTERRUPTED, replayable
 from .windows import HEAD
 
@@ -209,7 +211,7 @@ class Look(Enum):
     LOADED = auto()
     """As it is after loading: the installed release makes something else of what it took the message itself."""
     UNANSWERED = auto()
-    """Without the results that are put in for calls that got none: nothing followed these calls when it was loaded."""
+    """With no results put in for calls that got none but those given: nothing followed the other calls when loaded."""
 
 
 class _Cut(NamedTuple):
@@ -249,7 +251,8 @@ class _Comparison:
         self.indexes = [*head, *tail]
         records = [*read(head.start, head.stop), *read(tail.start, tail.stop)]
         self.formats = {record.format for record in records}
-        self.stored = _cut_stored(form, records, look)
+        interrupted = _interrupted(given) if look is Look.UNANSWERED else None
+        self.stored = _cut_stored(form, records, look, interrupted)
         # None of another format: equal bytes may come to something else there, as a piece of a longer answer.
         by_digest = {
             branch.digests[index]: cut
@@ -369,10 +372,24 @@ def _payload(given: Given) -> str:
     return (given.dumped or given.format.dump(given.message)).payload
 
 
-def _cut_stored(form: MessageFormat, records: Sequence[Record], look: Look | None) -> list[_Cut]:
+def _interrupted(given: Sequence[Given]) -> Counter[str]:
+    """Of each call, how many of these messages say that it was interrupted before it gave a result."""
+    payloads = [(each.format, payload) for each in given if INTERRUPTED in (payload := _payload(each))]
+    neutral = chain.from_iterable(form.to_neutral(payload) for form, payload in payloads)
+    return Counter(each.get("tool_call_id", "") for each in neutral if _is_interruption(each))
+
+
+def _is_interruption(neutral: Message) -> bool:
+    return bool(neutral["role"] == "tool" and neutral["content"] == INTERRUPTED)
+
+
+def _cut_stored(
+    form: MessageFormat, records: Sequence[Record], look: Look | None, interrupted: Counter[str] | None
+) -> list[_Cut]:
     cuts = [_native(form, record, look) for record in records]
     if None in cuts:
-        cuts = [cut or other for cut, other in zip(cuts, _converted(form, sources(records), look), strict=True)]
+        converted = _converted(form, sources(records), interrupted)
+        cuts = [cut or other for cut, other in zip(cuts, converted, strict=True)]
     return [cut for cut in cuts if cut is not None]
 
 
@@ -393,12 +410,18 @@ def _own(form: MessageFormat, payload: str) -> _Cut:
     return _Cut([(kind, part) for part in parts], envelope, system)
 
 
-def _converted(form: MessageFormat, given: Sequence[Source], look: Look | None = None) -> list[_Cut]:
-    """The parts that messages of other formats have once they were loaded in this one."""
+def _converted(form: MessageFormat, given: Sequence[Source], interrupted: Counter[str] | None = None) -> list[_Cut]:
+    """The parts that messages of other formats have once they were loaded in this one.
+
+    interrupted: of which calls, and how often, the first results that were put in are to be there, if not all.
+    """
     cuts: list[list[_Cut]] = [[] for _ in given]
     for index, neutral in replayable(given, form.name):
-        if look is Look.UNANSWERED and neutral["role"] == "tool" and neutral["content"] == INTERRUPTED:
-            continue
+        if interrupted is not None and _is_interruption(neutral):
+            call_id = neutral.get("tool_call_id", "")
+            if not interrupted[call_id]:
+                continue
+            interrupted[call_id] -= 1
         for message in form.from_neutral([neutral]).messages:
             cuts[index].append(_own(form, form.dump(message).payload))
     return [_joined(cut) for cut in cuts]

@@ -851,11 +851,13 @@ def test_what_pydantic_ai_loads_as_something_else_is_not_stored_again(history: C
 @pytest.mark.parametrize(
     "name", ["agent_framework", "langchain", "llama_index", "openai", "openai_responses", "pydantic_ai"]
 )
+@pytest.mark.parametrize("times", [1, 2])
 def test_a_list_that_goes_on_after_a_call_without_a_result_is_stored_once(
-    reopen: Callable[[], ChatHistory], name: str
+    reopen: Callable[[], ChatHistory], name: str, times: int
 ) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     asked = [{"role": "user", "content": "weather?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    asked *= times
     others = [{"role": "user", "content": "never mind"}, {"role": "assistant", "content": "ok"}]
     first = reopen()
     first.add_messages("c", asked)
@@ -865,4 +867,4 @@ def test_a_list_that_goes_on_after_a_call_without_a_result_is_stored_once(
     for history in (first, reopen()):
         assert history.save_messages("c", messages) == []
         assert history.save_messages("c", history.get_message_history("c", name)) == []
-        assert texts(history, None) == ["weather?", "", "never mind", "ok"]
+        assert texts(history, None) == [*["weather?", ""] * times, "never mind", "ok"]
