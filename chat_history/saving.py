@@ -170,6 +170,10 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
     comparison = _Comparison(branch, given, read, first, low)
     if not whole and low and not comparison.continues:
         comparison = _Comparison(branch, given, read, 0, 0)
+    if not whole and branch.archived and not comparison.continues:
+        # What is active was loaded by itself, and the archived messages may end in the middle of an answer.
+        again = _Comparison(branch, given, read, 0, branch.archived)
+        comparison = max(comparison, again, key=lambda each: each.found.known)
     for look in Look:
         if not comparison.continues and comparison.may_differ(look):
             again = _Comparison(branch, given, read, first, first, look)
@@ -251,8 +255,13 @@ class _Comparison:
         self.indexes = [*head, *tail]
         records = [*read(head.start, head.stop), *read(tail.start, tail.stop)]
         self.formats = {record.format for record in records}
+        # Apart: what is loaded without the archived messages begins anew, also in the middle of an answer.
+        before, rest = records[: len(head)], records[len(head) :]
         interrupted = _interrupted(given) if look is Look.UNANSWERED else None
-        self.stored = _cut_stored(form, records, look, interrupted)
+        self.stored = [
+            *_cut_stored(form, before, look, interrupted),
+            *_cut_stored(form, rest, look, interrupted),
+        ]
         # None of another format: equal bytes may come to something else there, as a piece of a longer answer.
         by_digest = {
             branch.digests[index]: cut

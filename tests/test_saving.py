@@ -784,6 +784,24 @@ def test_what_was_loaded_may_be_set_also_where_one_of_two_equal_prompts_is_archi
     assert texts(history, None) == ["SYS", "SYS", "q", "a", "more"]
 
 
+@pytest.mark.filterwarnings("ignore::chat_history.ConversionWarning")  # of results whose calls are archived
+@pytest.mark.parametrize("name", ["agent_framework", "langchain", "llama_index", "openai", "pydantic_ai"])
+@pytest.mark.parametrize("archived", range(1, 8))
+def test_what_was_loaded_is_not_stored_again_where_an_answer_is_archived_in_part(
+    history: ChatHistory, name: str, archived: int
+) -> None:
+    text = {"type": "output_text", "text": "Let me see.", "annotations": []}
+    said = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [text]}
+    calls = [{"type": "function_call", "call_id": i, "name": "weather", "arguments": "{}"} for i in "12"]
+    results = [{"type": "function_call_output", "call_id": i, "output": f"{i} degrees"} for i in "12"]
+    history.add_messages("c", [say("user", "q"), said, *calls, *results, say("assistant", "a"), say("user", "and?")])
+    history.archive_oldest_messages("c", archived)
+    loaded = history.get_message_history("c", name)
+    assert history.save_messages("c", loaded) == []
+    assert history.set_messages("c", loaded) == []
+    assert history.get_message_count("c") == 8 - archived
+
+
 def test_the_prompt_that_leads_is_set_again_where_all_is_archived_and_not_stored_again(history: ChatHistory) -> None:
     prompt = {"role": "system", "content": "SYS"}
     history.add_messages("c", [prompt, say("user", "q0"), say("assistant", "a0")])
