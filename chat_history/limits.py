@@ -61,20 +61,24 @@ class Limit(NamedTuple):
 
 
 def leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
-    """How many of these messages, the first of a branch, lead the chat with a system prompt."""
+    """How many of these messages, the first of a branch, lead the chat with a system prompt.
+
+    One that says more than its prompt only as the very first, or each turn with a prompt of its own would leave it.
+    """
     for count, row in enumerate(rows):
         records = backend.find(key, [row[1]])
         with naming_damage(key.chat_id, ((record.position, record.payload) for record in records)):
-            leads = [is_prompt(each.format, rest_of(each.payload)) for each in records]
+            leads = [is_prompt(each.format, rest_of(each.payload), alone=count > 0) for each in records]
         if not any(leads):
             return count
     return len(rows)
 
 
-def is_prompt(form: str, payload: str) -> bool:
-    """Whether a message of a format begins with a system prompt."""
+def is_prompt(form: str, payload: str, *, alone: bool = False) -> bool:
+    """Whether a message of a format begins with a system prompt; with `alone`, whether it says nothing else."""
     neutral = get_format(form).to_neutral(payload)
-    return bool(neutral) and neutral[0]["role"] in ("system", "developer")
+    some = neutral if alone else neutral[:1]
+    return bool(some) and all(each["role"] in ("system", "developer") for each in some)
 
 
 def prompt_alone(backend: Backend, key: ChatKey, row: OutlineRow) -> Draft | None:

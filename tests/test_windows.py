@@ -371,6 +371,18 @@ def test_what_was_deleted_does_not_come_back_with_an_applications_own_list(store
         assert history.get_chat_history("plain") == [*told_plainly[-4:-1], say("user", "edited")]
 
 
+@pytest.mark.parametrize("purged", [False, True])
+def test_prompts_that_every_turn_brings_do_not_pile_up_beside_the_one_that_leads(purged: bool) -> None:
+    agent = Agent(TestModel(), system_prompt="Be terse.")
+    with open_history("memory:", max_messages=2, overflow="archive" if purged else "delete") as history:
+        for turn in range(6):
+            history.add_messages("c", agent.run_sync(f"q{turn}").new_messages())
+            if purged:
+                history.purge(timedelta(microseconds=1), status="archived")
+        stored = [message.text for message in history.iter_messages("c", status=None)]
+        assert stored == ["Be terse.", "q5", ANSWER]
+
+
 @on("sqlite")
 def test_a_format_that_is_not_installed_keeps_no_message_from_being_stored(store: Store) -> None:
     with store.open() as history:

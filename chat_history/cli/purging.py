@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import dropwhile
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -88,9 +88,17 @@ def _counted(owner: ChatHistory, before: datetime, status: Status | None) -> Del
         if status is not None:
             some: Iterator[StoredMessage] = owner.iter_messages(chat.chat_id, status=status.value)
             if status == Status.ARCHIVED:
-                some = dropwhile(lambda message: is_prompt(message.format, message.payload), some)
+                some = _after_prompts(some)
             messages += sum(message.created_at < before for message in some)
         elif chat.updated_at < before:
             chats += 1
             messages += owner.get_message_count(chat.chat_id, status=None)
     return Deleted(chats, messages, datetime.now(UTC), owner.user_id, owner.tenant_id)
+
+
+def _after_prompts(messages: Iterator[StoredMessage]) -> Iterator[StoredMessage]:
+    """The messages without the prompts that lead the chat, as `chat_history.limits.leading` counts them."""
+    for count, message in enumerate(messages):
+        if not is_prompt(message.format, message.payload, alone=count > 0):
+            return chain([message], messages)
+    return iter(())
