@@ -42,7 +42,7 @@ class Limit(NamedTuple):
         beyond = [row for row in rows if kept and row[3] == MessageStatus.ACTIVE and row[0] < kept[0][0]]
         return beyond[leading(backend, key, beyond) :]
 
-    def taken_out(self, branch: Branch, digests: Sequence[bytes], has_prompt: Callable[[], bool]) -> int:
+    def taken_out(self, branch: Branch, digests: Sequence[bytes], has_prompt: Callable[[Branch], bool]) -> int:
         """How many of the messages of a save come before those that were left of them.
 
         An application that goes on with its own list still has what was deleted. It must not come back: what is stored
@@ -57,7 +57,7 @@ class Limit(NamedTuple):
         left = branch.digests[lead:]
         found = align(left, digests)
         is_ours = 2 * found.kept > len(left)  # else it is a list of another kind
-        return found.start if is_ours and has_prompt() else 0
+        return found.start if is_ours and has_prompt(branch) else 0
 
 
 def leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain, takewhile
+from itertools import takewhile
 from typing import Any, cast
 
 from .backends.base import (
@@ -157,7 +157,9 @@ class Writer:
             try:
                 branch = self._branch(key, expected_version)
                 if self.limit and not whole:
-                    gone = self.limit.taken_out(branch, digests, lambda: self._has_prompt(key, messages, form))
+                    gone = self.limit.taken_out(
+                        branch, digests, lambda stored: self._has_prompt(key, stored, messages, form)
+                    )
                 read: list[Record] = []
                 with naming_damage(key.chat_id, ((record.position, record.payload) for record in read)):
                     reader = self._reader(key, branch, read)
@@ -181,12 +183,12 @@ class Writer:
             return change.drafts, written
         raise busy(key)
 
-    def _has_prompt(self, key: ChatKey, messages: Sequence[Any], form: MessageFormat | None) -> bool:
-        """Whether the system prompt that leads these messages is the one that leads the chat."""
+    def _has_prompt(self, key: ChatKey, branch: Branch, messages: Sequence[Any], form: MessageFormat | None) -> bool:
+        """Whether the system prompts that lead these messages lead the chat too, where others may stand behind them."""
         forms = [form or recognise(message) for message in messages[:HEAD]]
-        given = [(its, its.dump(message).payload) for its, message in zip(forms, messages, strict=False)]
-        stored = self.backend.read(key, limit=HEAD)
-        return _prompts(given) == _prompts((get_format(each.format), each.payload) for each in stored)
+        given = _prompts((its, its.dump(message).payload) for its, message in zip(forms, messages, strict=False))
+        head = self._reader(key, branch, [])(0, HEAD)
+        return given == _prompts((get_format(each.format), each.payload) for each in head)[: len(given)]
 
     def _change(self, key: ChatKey, branch: Branch, found: Plan) -> Change:
         """The write that a plan comes to."""
@@ -523,10 +525,22 @@ def shortened(chat_id: str) -> str:
     return repr(chat_id) if len(chat_id) <= 80 else f"{chat_id[:60]!r}... ({len(chat_id)} characters)"
 
 
-def _prompts(payloads: Iterable[tuple[MessageFormat, str]]) -> list[Any]:
-    """What the system prompts say that lead messages."""
-    neutral = chain.from_iterable(form.to_neutral(payload) for form, payload in payloads)
-    return [each["content"] for each in takewhile(lambda each: each["role"] in ("system", "developer"), neutral)]
+def _prompts(payloads: Iterable[tuple[MessageFormat, str]]) -> list[str]:
+    """What the system prompts say that lead messages, as `leading` of .limits counts them."""
+    said: list[str] = []
+    for count, (form, payload) in enumerate(payloads):
+        neutral = form.to_neutral(payload)
+        prompts = list(takewhile(lambda each: each["role"] in ("system", "developer"), neutral))
+        if len(prompts) == len(neutral) or not count:
+            said += [_said(each["content"]) for each in prompts]
+        if len(prompts) < len(neutral):
+            break
+    return said
+
+
+def _said(content: str | list[dict[str, Any]]) -> str:
+    """The words of a content, which are one text in one format and a list with that text in another."""
+    return content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
 
 
 def no_message(key: ChatKey, message_id: str | None) -> MessageNotFoundError:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_api import check_chat, check_items
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelRequest, ModelResponse, SystemPromptPart, TextPart, UserPromptPart
 from pydantic_ai.models.test import TestModel
 from stores import ALL, Store, on
 from telling import stored, told
@@ -369,6 +370,34 @@ def test_what_was_deleted_does_not_come_back_with_an_applications_own_list(store
             check_tree(history, chat)
         history.save_messages("plain", [*told_plainly[:-1], say("user", "edited")])
         assert history.get_chat_history("plain") == [*told_plainly[-4:-1], say("user", "edited")]
+
+
+def test_what_was_deleted_does_not_come_back_where_every_turn_brings_a_prompt_of_its_own() -> None:
+    with open_history("memory:", max_messages=2, overflow="delete") as history:
+        messages: list[Any] = []
+        for turn in range(6):
+            asked = ModelRequest([SystemPromptPart(f"p{turn}"), UserPromptPart(f"q{turn}")])
+            messages += [asked, ModelResponse([TextPart(f"a{turn}")])]
+            assert len(history.save_messages("c", messages)) == 2
+            assert history.save_messages("c", messages) == []
+            if turn == 2:
+                messages = history.get_message_history("c")
+        assert active(history) == ["p0", "q5", "a5"]
+        assert history.get_message_count("c", "superseded") == 0
+
+
+def test_what_was_deleted_does_not_come_back_where_the_prompt_is_archived_or_of_another_format() -> None:
+    said = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "Be terse."}]}
+    for prompt, archived in product([LEAD, said], [0, 1]):
+        with open_history("memory:", max_messages=2, overflow="delete") as history:
+            history.add_message("c", prompt)
+            messages = history.get_message_history("c", "openai")
+            history.archive_oldest_messages("c", archived)
+            for turn in range(4):
+                messages += [say("user", f"q{turn}"), say("assistant", f"a{turn}")]
+                assert len(history.save_messages("c", messages)) == 2
+            assert active(history) == [*[LEAD["content"]] * (not archived), "q3", "a3"]
+            assert history.get_message_count("c", "superseded") == 0
 
 
 @pytest.mark.parametrize("purged", [False, True])
