@@ -170,7 +170,7 @@ def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadR
     comparison = _Comparison(branch, given, read, first, low)
     if not whole and low and not comparison.continues:
         comparison = _Comparison(branch, given, read, 0, 0)
-    if not whole and branch.archived and not comparison.continues:
+    if not whole and branch.archived and not comparison.continues and comparison.converts:
         # What is active was loaded by itself, and the archived messages may end in the middle of an answer.
         again = _Comparison(branch, given, read, 0, branch.archived)
         comparison = max(comparison, again, key=lambda each: each.found.known)
@@ -287,6 +287,11 @@ class _Comparison:
         """Whether what is stored may come back in that way and be another."""
         if look is Look.LOADED:
             return self.form.name in self.formats and bool(self.form.version())
+        return self.converts
+
+    @property
+    def converts(self) -> bool:
+        """Whether some of what is stored is of another format, which comes back as its neighbours let it."""
         return self.formats != {self.form.name}
 
     @property
