@@ -62,6 +62,8 @@ class Branch:
     aliases: Aliases = field(default_factory=dict)
     displaced: dict[tuple[int, bytes], int] = field(default_factory=dict)
     """Positions of superseded messages, by the position of the message that each followed (ROOT) and its digest."""
+    followed: dict[int, int] = field(default_factory=dict)
+    """The position of the message that each superseded one followed (ROOT)."""
 
     @classmethod
     def of(cls, outline: Outline | None) -> Branch:
@@ -75,7 +77,8 @@ class Branch:
             positions = {row[1]: row[0] for row in outline.rows}
             for position, _, parent, status, mark in outline.rows:
                 if status == "superseded":
-                    branch.displaced[positions.get(parent or "", ROOT), bytes(mark)] = position
+                    branch.followed[position] = followed = positions.get(parent or "", ROOT)
+                    branch.displaced[followed, bytes(mark)] = position
         return branch
 
     def grown(self, new: Sequence[Given], written: Written) -> Branch:
@@ -87,6 +90,7 @@ class Branch:
             self.archived,
             self.aliases,
             self.displaced,
+            self.followed,
         )
 
     def archiving(self, count: int, written: Written) -> Branch:
@@ -141,6 +145,8 @@ def plan(
     at = branch.positions[found.kept - 1] if found.kept else ROOT
     size = len(branch.positions)
     is_back = bool(found.new) and (at, found.new[0].digest) in branch.displaced
+    if found.strange and not is_back and (elsewhere := _elsewhere(branch, found)):
+        return elsewhere
     if found.strange and branch.archived == size and not is_back:
         # Nothing is active, so the window that the list goes on from was empty.
         found, at = Plan(size, found.new), branch.positions[-1]
@@ -155,6 +161,31 @@ def plan(
         at = place
     strange = found.strange and not revived
     return Plan(found.kept, found.new[len(revived) :], revived, strange)
+
+
+def _elsewhere(branch: Branch, found: Plan) -> Plan | None:
+    """What a list that is strange here comes to where it goes on inside a branch that was displaced meanwhile.
+
+    Two messages in a row have to agree, as one may be the same by accident.
+    """
+    run: list[int] = []
+    for (_, mark), position in branch.displaced.items():
+        if mark == found.new[0].digest:
+            its = [position]
+            for each in found.new[1:]:
+                if (following := branch.displaced.get((its[-1], each.digest))) is None:
+                    break
+                its.append(following)
+            run = max(run, its, key=lambda each: (len(each), each))
+    if len(run) < 2:
+        return None
+    way = [run[0]]
+    while (before := branch.followed[way[-1]]) in branch.followed:
+        way.append(before)
+    kept = 0 if before == ROOT else branch.positions.index(before) + 1
+    if kept < found.kept:
+        return None  # the system prompt that leads the list is none of that branch
+    return Plan(kept, found.new[len(run) :], [*reversed(way), *run[1:]])
 
 
 def _continued(branch: Branch, digests: Sequence[bytes], give: Give, read: ReadRows, *, whole: bool) -> Plan:

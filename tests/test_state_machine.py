@@ -100,6 +100,21 @@ class Model:
             if row.status == "superseded" and row.parent == at and row.message == message
         ]
 
+    def elsewhere(self, new: list[Message]) -> list[int]:
+        """The longest run of displaced messages that these begin with, wherever it is, if it is more than one."""
+        runs: list[list[int]] = [[]]
+        for position, row in sorted(self.rows.items()):
+            run = [position]
+            if position != max(self.displaced([] if row.parent is None else [row.parent], new[0]), default=None):
+                continue
+            for message in new[1:]:
+                if not (found := self.displaced(run[-1:], message)):
+                    break
+                run.append(max(found))
+            runs.append(run)
+        run = max(reversed(runs), key=len)
+        return run if len(run) > 1 else []
+
     def save(self, given: list[Message]) -> tuple[list[Message], bool]:
         """What is left to be stored, and whether the list was of strangers."""
         branch = self.branch()
@@ -109,6 +124,13 @@ class Model:
         new = given[carried + kept :]
         strange = start + kept < len(branch) and carried + kept <= leading(given)
         ends = branch[: start + kept]
+        if strange and new and not self.displaced(ends, new[0]) and (run := self.elsewhere(new)):
+            way = self.way(run[-1])
+            kept_there = [position for position in way if position in branch]
+            if len(kept_there) >= len(ends):
+                left = new[len(run) :]
+                self.switch(run[-1])
+                return left, False
         if strange and new and not self.of("active") and not self.displaced(ends, new[0]):
             return self.displace(branch, new), False
         left = self.displace(ends, new)
@@ -343,9 +365,10 @@ class Machine(RuleBasedStateMachine):
         whole: bool,
         carry: bool,
     ) -> None:
-        """Lists that continue, depart, repeat, shrink, begin inside the chat, or have nothing to do with it."""
+        """Lists that continue, depart, repeat, shrink, begin inside a branch, or have nothing to do with any."""
         model = self.models.get((owner, chat), Model())
-        stored = model.messages(model.of("active") if whole else model.branch())
+        ways = [model.of("active") if whole else model.branch(), *map(model.way, model.heads())]
+        stored = model.messages(data.draw(st.sampled_from(ways), "way"))
         start = data.draw(st.one_of(st.just(0), st.integers(0, len(stored))), "start")
         stop = data.draw(st.one_of(st.just(len(stored)), st.integers(start, len(stored))), "stop")
         given = stored[: leading(stored) if carry and start else 0] + stored[start:stop] + tail

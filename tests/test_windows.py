@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -251,6 +252,22 @@ def test_real_runs_go_on_within_the_limit() -> None:
         whole = list(history.iter_messages("c", status=None))
         assert len(whole) == 14, "nothing twice, nothing lost"
         assert 4 <= history.get_message_count("c") <= 8
+
+
+def test_two_who_go_on_with_windows_of_their_own_store_nothing_twice() -> None:
+    with open_history("memory:", max_messages=4) as one, warnings.catch_warnings():
+        warnings.simplefilter("error", ChatHistoryWarning)
+        fill(one, 2)
+        ours = theirs = one.get_message_history("c", "openai")
+        for turn in range(3):
+            ours = [*ours[-4:], say("user", f"our {turn}"), say("assistant", f"ours {turn}")]
+            assert len(one.save_messages("c", ours)) == 2
+        for turn in range(3):
+            theirs = [*theirs[-4:], say("user", f"their {turn}"), say("assistant", f"theirs {turn}")]
+            assert len(one.save_messages("c", theirs)) == 2
+        ours = [*ours[-4:], say("user", "our last"), say("assistant", "ours at last")]
+        assert len(one.save_messages("c", ours)) == 2
+        assert one.get_message_history("c", "openai") == ours[-4:]
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -98,6 +98,19 @@ class Saving:
         assert contents(two) == ["x"]
         assert texts(two.get_messages("c", status="superseded")) == ["a", "b"]
 
+    def test_a_list_that_begins_inside_a_displaced_branch_goes_on_there(self, two: ChatHistory) -> None:
+        two.add_messages("c", says("c", "d"))
+        two.archive_oldest_messages("c", 1)
+        two.set_messages("c", says("x", "y"), keep_archived=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ChatHistoryWarning)
+            assert texts(two.save_messages("c", says("c", "d", "e"))) == ["e"]
+        assert contents(two) == ["a", "b", "c", "d", "e"]
+        assert texts(two.get_messages("c", status="superseded")) == ["x", "y"]
+        check_chat(two, "c")
+        with pytest.warns(ChatHistoryWarning, match="5 messages stored before were set aside"):
+            assert texts(two.save_messages("c", says("y", "new"))) == ["y", "new"]
+
     def test_a_list_that_continues_from_the_very_end_sets_nothing_aside(self, history: ChatHistory) -> None:
         history.add_messages("c", [*says("a", "b"), say("system", "s")])
         with warnings.catch_warnings(record=True) as caught:
