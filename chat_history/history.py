@@ -288,10 +288,10 @@ class ChatHistory:
 
         Made for `result.all_messages()` after each run. What is stored already is found and kept, with its ids and
         times, also where it comes back merged, converted, or serialised by another release of its framework. A list
-        that begins inside the chat (a window was loaded) continues from there. Where a list departs from what is
-        stored, a new branch begins: what it displaces stays, with status "superseded". A list that shares nothing with
-        the chat becomes a new branch from the root, with a `ChatHistoryWarning`; where all of the chat is archived, it
-        goes on from there. An empty list changes nothing.
+        that begins inside the chat (a window was loaded) continues from there, also on a branch that others displaced
+        meanwhile. Where a list departs from what is stored, a new branch begins: what it displaces stays, with status
+        "superseded". A list that shares nothing with the chat becomes a new branch from the root, with a
+        `ChatHistoryWarning`; where all of the chat is archived, it goes on from there. An empty list changes nothing.
 
         expected_version: the chat's version when it was read (`get_chat(chat_id).version`; 0: there is no such chat);
         `VersionConflictError` if it changed since. Without it the list is worked into whatever the chat is by then.
