@@ -145,7 +145,7 @@ def plan(
     at = branch.positions[found.kept - 1] if found.kept else ROOT
     size = len(branch.positions)
     is_back = bool(found.new) and (at, found.new[0].digest) in branch.displaced
-    if found.strange and not is_back and (elsewhere := _elsewhere(branch, found)):
+    if found.strange and found.new and not is_back and (elsewhere := _elsewhere(branch, found)):
         return elsewhere
     if found.strange and branch.archived == size and not is_back:
         # Nothing is active, so the window that the list goes on from was empty.

@@ -111,6 +111,15 @@ class Saving:
         with pytest.warns(ChatHistoryWarning, match="5 messages stored before were set aside"):
             assert texts(two.save_messages("c", says("y", "new"))) == ["y", "new"]
 
+    def test_the_prompt_alone_is_kept_where_another_branch_was_displaced(self, history: ChatHistory) -> None:
+        prompt = say("system", "s")
+        history.save_messages("c", [prompt, *says("a", "b")])
+        for messages in ([prompt, *says("x", "y")], [prompt]):
+            with pytest.warns(ChatHistoryWarning, match="stored before were set aside"):
+                history.save_messages("c", messages)
+        assert history.get_chat_history("c") == [prompt]
+        check_chat(history, "c")
+
     def test_a_list_that_continues_from_the_very_end_sets_nothing_aside(self, history: ChatHistory) -> None:
         history.add_messages("c", [*says("a", "b"), say("system", "s")])
         with warnings.catch_warnings(record=True) as caught:
