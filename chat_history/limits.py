@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from .alignment import align
-from .backends.base import Backend, ChatKey, Draft, OutlineRow, PayloadRow
+from .backends.base import Backend, ChatKey, Draft, OutlineRow, PayloadRow, Record
 from .backends.contents import rest_of
 from .formats import get_format
 from .loading import naming_damage
@@ -15,7 +15,7 @@ from .records import draft_of
 from .saving import Branch, digest
 from .windows import newest_turns
 
-__all__ = ["Limit", "is_prompt", "leading", "prompt_alone"]
+__all__ = ["Limit", "leading", "prompt_alone", "prompts"]
 
 
 class Limit(NamedTuple):
@@ -61,24 +61,33 @@ class Limit(NamedTuple):
 
 
 def leading(backend: Backend, key: ChatKey, rows: Sequence[OutlineRow]) -> int:
-    """How many of these messages, the first of a branch, lead the chat with a system prompt.
+    """How many of these messages, the first of a branch, lead the chat with a system prompt: see `prompts`."""
+
+    read: list[Record] = []
+
+    def stored() -> Iterator[tuple[str, str]]:
+        for row in rows:
+            found = backend.find(key, [row[1]])
+            read.extend(found)
+            yield from ((record.format, rest_of(record.payload)) for record in found)
+
+    with naming_damage(key.chat_id, ((record.position, record.payload) for record in read)):
+        return prompts(stored())
+
+
+def prompts(messages: Iterable[tuple[str, str]]) -> int:
+    """How many of these formats and payloads, the first of a branch, lead with a system prompt.
 
     One that says more than its prompt only as the very first, or each turn with a prompt of its own would leave it.
     """
-    for count, row in enumerate(rows):
-        records = backend.find(key, [row[1]])
-        with naming_damage(key.chat_id, ((record.position, record.payload) for record in records)):
-            leads = [is_prompt(each.format, rest_of(each.payload), alone=count > 0) for each in records]
-        if not any(leads):
-            return count
-    return len(rows)
-
-
-def is_prompt(form: str, payload: str, *, alone: bool = False) -> bool:
-    """Whether a message of a format begins with a system prompt; with `alone`, whether it says nothing else."""
-    neutral = get_format(form).to_neutral(payload)
-    some = neutral if alone else neutral[:1]
-    return bool(some) and all(each["role"] in ("system", "developer") for each in some)
+    count = 0
+    for form, payload in messages:
+        neutral = get_format(form).to_neutral(payload)
+        some = neutral if count else neutral[:1]
+        if not some or any(each["role"] not in ("system", "developer") for each in some):
+            break
+        count += 1
+    return count
 
 
 def prompt_alone(backend: Backend, key: ChatKey, row: OutlineRow) -> Draft | None:

@@ -152,15 +152,21 @@ def plan(
         found, at = Plan(size, found.new), branch.positions[-1]
     if not branch.displaced or not found.new:
         return found
-    revived = []
-    for each in found.new:
+    revived = _back(branch, at, found.new)
+    strange = found.strange and not revived
+    return Plan(found.kept, found.new[len(revived) :], revived, strange)
+
+
+def _back(branch: Branch, at: int, given: Sequence[Given]) -> list[int]:
+    """The displaced messages, each after the one before, that these go on with after position `at`."""
+    back: list[int] = []
+    for each in given:
         place = branch.displaced.get((at, each.digest))
         if place is None:
             break
-        revived.append(place)
+        back.append(place)
         at = place
-    strange = found.strange and not revived
-    return Plan(found.kept, found.new[len(revived) :], revived, strange)
+    return back
 
 
 def _elsewhere(branch: Branch, found: Plan) -> Plan | None:
@@ -171,11 +177,7 @@ def _elsewhere(branch: Branch, found: Plan) -> Plan | None:
     run: list[int] = []
     for (_, mark), position in branch.displaced.items():
         if mark == found.new[0].digest:
-            its = [position]
-            for each in found.new[1:]:
-                if (following := branch.displaced.get((its[-1], each.digest))) is None:
-                    break
-                its.append(following)
+            its = [position, *_back(branch, position, found.new[1:])]
             run = max(run, its, key=lambda each: (len(each), each))
     if len(run) < 2:
         return None

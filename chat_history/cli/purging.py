@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import chain
+from functools import partial
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -14,8 +14,8 @@ import typer
 from chat_history.arguments import checked_moment
 from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
-from chat_history.limits import is_prompt
-from chat_history.messages import Deleted, StoredMessage
+from chat_history.limits import prompts
+from chat_history.messages import Deleted
 
 from .looking import all_chats
 from .opening import Everybody, Json, Tenant, Url, User, opened, owners, told
@@ -86,19 +86,10 @@ def _counted(owner: ChatHistory, before: datetime, status: Status | None) -> Del
     chats = messages = 0
     for chat in all_chats(owner):
         if status is not None:
-            some: Iterator[StoredMessage] = owner.iter_messages(chat.chat_id, status=status.value)
-            if status == Status.ARCHIVED:
-                some = _after_prompts(some)
-            messages += sum(message.created_at < before for message in some)
+            some = partial(owner.iter_messages, chat.chat_id, status=status.value)
+            lead = prompts((each.format, each.payload) for each in some()) if status == Status.ARCHIVED else 0
+            messages += sum(message.created_at < before for message in islice(some(), lead, None))
         elif chat.updated_at < before:
             chats += 1
             messages += owner.get_message_count(chat.chat_id, status=None)
     return Deleted(chats, messages, datetime.now(UTC), owner.user_id, owner.tenant_id)
-
-
-def _after_prompts(messages: Iterator[StoredMessage]) -> Iterator[StoredMessage]:
-    """The messages without the prompts that lead the chat, as `chat_history.limits.leading` counts them."""
-    for count, message in enumerate(messages):
-        if not is_prompt(message.format, message.payload, alone=count > 0):
-            return chain([message], messages)
-    return iter(())

@@ -111,6 +111,14 @@ class Saving:
         with pytest.warns(ChatHistoryWarning, match="5 messages stored before were set aside"):
             assert texts(two.save_messages("c", says("y", "new"))) == ["y", "new"]
 
+    def test_a_list_with_another_prompt_is_none_of_the_displaced_branch(self, history: ChatHistory) -> None:
+        history.save_messages("c", [say("system", "s"), *says("a", "b", "c")])
+        history.set_messages("c", [say("system", "t"), *says("x")])
+        again = [say("system", "t"), *says("a", "b", "z")]
+        with pytest.warns(ChatHistoryWarning, match="stored before were set aside"):
+            history.save_messages("c", again)
+        assert history.get_chat_history("c") == again
+
     def test_the_prompt_alone_is_kept_where_another_branch_was_displaced(self, history: ChatHistory) -> None:
         prompt = say("system", "s")
         history.save_messages("c", [prompt, *says("a", "b")])
