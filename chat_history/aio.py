@@ -15,7 +15,7 @@ from .history import ChatHistory
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from .messages import MessageStatus, StoredMessage
+    from .messages import Status, StoredMessage
 
 __all__ = ["AsyncChatHistory", "run"]
 
@@ -124,9 +124,7 @@ class AsyncChatHistory:
     purge = _awaited(ChatHistory.purge)
     clear_all = _awaited(ChatHistory.clear_all)
 
-    async def iter_messages(
-        self, chat_id: str, *, status: MessageStatus | str | None = "active"
-    ) -> AsyncIterator[StoredMessage]:
+    async def iter_messages(self, chat_id: str, *, status: Status | None = "active") -> AsyncIterator[StoredMessage]:
         """Walk a chat of any length in order, oldest first, in bounded memory. See `ChatHistory.iter_messages`."""
         messages = self._history.iter_messages(chat_id, status=status)
         while some := await self._run(lambda: list(islice(messages, AHEAD))):

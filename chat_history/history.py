@@ -46,7 +46,7 @@ from .errors import (
 from .formats import MessageFormat, get_format, usual_formats
 from .limits import Limit
 from .loading import DICTS, as_dicts, load, naming_damage, report
-from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, StoredMessage, new_id, new_ids
+from .messages import Branch, Chat, Deleted, Message, MessageStatus, Page, Status, StoredMessage, new_id, new_ids
 from .pages import page_of_chats, page_of_messages
 from .purging import purge_chats, purge_messages
 from .records import Stored, chat_of, stored_draft, stored_message
@@ -502,7 +502,7 @@ class ChatHistory:
         limit: int = 50,
         before: str | None = None,
         after: str | None = None,
-        status: MessageStatus | str | None = MessageStatus.ACTIVE,
+        status: Status | None = MessageStatus.ACTIVE,
     ) -> Page[StoredMessage]:
         """A page of stored messages, in chronological order: the latest, or those just before or after a cursor.
 
@@ -512,9 +512,7 @@ class ChatHistory:
         checked_count(limit, "limit")
         return page_of_messages(self._backend(), key, limit, before, after, checked_status(status))
 
-    def iter_messages(
-        self, chat_id: str, *, status: MessageStatus | str | None = MessageStatus.ACTIVE
-    ) -> Iterator[StoredMessage]:
+    def iter_messages(self, chat_id: str, *, status: Status | None = MessageStatus.ACTIVE) -> Iterator[StoredMessage]:
         """Walk a chat of any length in order, oldest first, in bounded memory.
 
         Messages that others append meanwhile are seen. status: None is every message of every branch.
@@ -535,7 +533,7 @@ class ChatHistory:
             raise no_message(key, message_id)
         return stored_message(key.chat_id, found[0])
 
-    def get_message_count(self, chat_id: str, status: MessageStatus | str | None = MessageStatus.ACTIVE) -> int:
+    def get_message_count(self, chat_id: str, status: Status | None = MessageStatus.ACTIVE) -> int:
         """How many messages of a status the chat has (None: of any); 0 for an unknown chat."""
         wanted = checked_status(status)
         key = self._key(chat_id)
@@ -729,7 +727,7 @@ class ChatHistory:
         self._writer().branches.drop(key.key)
         return self._backend().delete_chat(key, expected_version)
 
-    def purge(self, older_than: datetime | timedelta, *, status: MessageStatus | str | None = None) -> Deleted:
+    def purge(self, older_than: datetime | timedelta, *, status: Status | None = None) -> Deleted:
         """Remove what this owner has not touched for long, and return a receipt.
 
         older_than: an aware time, or how long ago. Without a status: whole chats without any write since then. With

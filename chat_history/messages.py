@@ -9,9 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
-__all__ = ["Branch", "Chat", "Deleted", "Message", "MessageStatus", "Page", "StoredMessage", "new_id", "new_ids"]
+__all__ = [
+    "Branch",
+    "Chat",
+    "Deleted",
+    "Message",
+    "MessageStatus",
+    "Page",
+    "Status",
+    "StoredMessage",
+    "new_id",
+    "new_ids",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -25,6 +36,10 @@ class MessageStatus(StrEnum):
     ACTIVE = "active"
     ARCHIVED = "archived"
     SUPERSEDED = "superseded"
+
+
+Status: TypeAlias = MessageStatus | Literal["active", "archived", "superseded"]
+"""A status as a caller says it. Spelt out, because to a type checker any str would be one, also a misspelt one."""
 
 
 class StoredMessage(NamedTuple):

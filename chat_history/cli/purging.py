@@ -15,7 +15,7 @@ from chat_history.arguments import checked_moment
 from chat_history.errors import InvalidArgumentError
 from chat_history.history import ChatHistory
 from chat_history.limits import prompts
-from chat_history.messages import Deleted
+from chat_history.messages import Deleted, MessageStatus
 
 from .looking import all_chats
 from .opening import Everybody, Json, Tenant, Url, User, opened, owners, told
@@ -67,9 +67,10 @@ def purge(
         if not yes and not dry_run:
             raise InvalidArgumentError("nothing was removed: --yes removes it for good, --dry-run only counts it")
     with opened(url, user, tenant, must_exist=True) as history:
+        named = None if status is None else MessageStatus(status)
         chats = messages = 0
         for owner in owners(history, everybody=everybody, user=user, tenant=tenant):
-            gone = _counted(owner, older_than, status) if dry_run else owner.purge(older_than, status=status)
+            gone = _counted(owner, older_than, status) if dry_run else owner.purge(older_than, status=named)
             chats, messages = chats + gone.chats, messages + gone.messages
             if as_json and (gone.messages or gone.chats or not everybody):
                 times = {"older_than": older_than.isoformat(), "deleted_at": gone.deleted_at.isoformat()}

@@ -10,7 +10,7 @@ import pytest
 
 from chat_history.errors import ChatExistsError, ChatNotFoundError, InvalidArgumentError, VersionConflictError
 from chat_history.history import ChatHistory
-from chat_history.messages import Page
+from chat_history.messages import MessageStatus, Page
 
 from .checks import Reopen, check_chat, contents, say, says, version
 
@@ -189,7 +189,7 @@ class Chats:
         now = datetime.now(UTC)
         history.save_messages("c", says("b", "z"))
         history.save_messages("c", says("b", "w"))
-        for status, gone in (("superseded", 4), ("archived", 1)):
+        for status, gone in ((MessageStatus.SUPERSEDED, 4), (MessageStatus.ARCHIVED, 1)):
             assert history.purge(timedelta(hours=1), status=status).messages == 0
             receipt = history.purge(now, status=status)
             assert (receipt.chats, receipt.messages) == (0, gone)
@@ -204,7 +204,7 @@ class Chats:
         before = history.get_chat("c")
         now = datetime.now(UTC)
         history.add_message("d", say("user", "later"))
-        for status, gone in (("superseded", 2), ("archived", 1)):
+        for status, gone in ((MessageStatus.SUPERSEDED, 2), (MessageStatus.ARCHIVED, 1)):
             assert history.purge(now, status=status).messages == gone
         assert history.get_chat("c") == replace(before, version=before.version + 2)
         assert [chat.chat_id for chat in history.list_chats()] == ["d", "c"]

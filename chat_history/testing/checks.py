@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from chat_history.history import ChatHistory
-from chat_history.messages import Message, StoredMessage
+from chat_history.messages import Message, Status, StoredMessage
 from chat_history.saving import digest
 
 __all__ = ["Reopen", "check_chat", "contents", "ids", "say", "says", "texts", "version"]
@@ -53,7 +53,7 @@ def contents(history: ChatHistory, chat_id: str = "c") -> list[Any]:
     return [message["content"] for message in history.get_chat_history(chat_id)]
 
 
-def ids(history: ChatHistory, chat_id: str = "c", status: str | None = "active") -> list[str]:
+def ids(history: ChatHistory, chat_id: str = "c", status: Status | None = "active") -> list[str]:
     return [message.message_id for message in history.iter_messages(chat_id, status=status)]
 
 

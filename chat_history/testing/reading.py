@@ -6,7 +6,7 @@ import pytest
 
 from chat_history.errors import InvalidArgumentError, MessageNotFoundError
 from chat_history.history import ChatHistory
-from chat_history.messages import Page
+from chat_history.messages import Page, Status
 
 from .checks import say, says, texts
 
@@ -126,6 +126,7 @@ class Reading:
         history.add_messages("c", says("a", "b", "c", "d"))
         history.archive_oldest_messages("c", 1)
         history.save_messages("c", says("b", "c", "x"))
+        status: Status | None
         for status, words in (("active", "bcx"), ("archived", "a"), ("superseded", "d"), (None, "abcdx")):
             assert texts(history.get_messages("c", status=status)) == list(words)
             assert texts(list(history.iter_messages("c", status=status))) == list(words)

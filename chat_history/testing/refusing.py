@@ -165,7 +165,7 @@ class Refusing:
         with pytest.raises(InvalidArgumentError, match="before or after"):
             two.list_chats(after=chats, before=chats)
         with pytest.raises(InvalidArgumentError, match="status"):
-            two.get_messages("c", status="gone")
+            two.get_messages("c", status="gone")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("messages", [say("user", "x"), "x", None, 1, iter(says("x")), {"a"}])
     def test_messages_are_a_list(self, two: ChatHistory, messages: Any) -> None:

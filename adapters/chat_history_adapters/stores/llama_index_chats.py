@@ -74,7 +74,7 @@ def _window(history: ChatHistory, key: str) -> _Window:
 
 
 def _stored(history: ChatHistory, key: str, status: str | None) -> Sequence[StoredMessage]:
-    found = history.get_messages(key, limit=ALL, status=status).items
+    found = history.get_messages(key, limit=ALL, status=None if status is None else MessageStatus(status)).items
     if status is not None:
         return found
     return [message for message in found if message.status != MessageStatus.SUPERSEDED]
