@@ -306,9 +306,13 @@ def _read(file: TextIO) -> Iterator[_Chat]:
             raise _bad(number, error) from error
         waiting = None
 
-        def messages(number: int = number, key: ChatKey = key, head: str | None = record.head) -> Iterator[Record]:
+        def messages(number: int = number, key: ChatKey = key, chat: ChatRecord = record) -> Iterator[Record]:
             nonlocal waiting
             known: set[str | None] = {None}
+            end: str | None = None
+            has_active = False
+            # One that had not arrived as a whole when it was exported has what it had by then.
+            is_whole = chat.metadata != MARK
             for number, line in lines:
                 if "payload" not in line:
                     waiting = number, line
@@ -321,12 +325,24 @@ def _read(file: TextIO) -> Iterator[_Chat]:
                         raise ValueError(f"the chat has the message {message.message_id!r} already")
                     if message.parent not in known:
                         raise ValueError("it follows a message that does not stand before it")
+                    if is_whole and message.status != MessageStatus.SUPERSEDED:
+                        if message.parent != end:
+                            raise ValueError(
+                                f"it is {message.status}, and does not follow {end!r}, which is so before it"
+                            )
+                        if message.status == MessageStatus.ARCHIVED and has_active:
+                            raise ValueError("it is archived, and a message before it is active")
+                        end, has_active = message.message_id, message.status == MessageStatus.ACTIVE
                 except UNREADABLE as error:
                     raise _bad(number, error) from error
                 known.add(message.message_id)
                 yield message
-            if head not in known:
-                raise _bad(number, f"the chat before it ends with a message {head!r} that it does not have")
+            if chat.head not in known:
+                raise _bad(number, f"the chat before it ends with a message {chat.head!r} that it does not have")
+            if is_whole and chat.head != end:
+                raise _bad(
+                    number, f"the chat before it ends with {chat.head!r}, and its last active message is {end!r}"
+                )
 
         stored = messages()
         yield _Chat(key, record, stored)

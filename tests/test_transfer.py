@@ -214,11 +214,21 @@ def test_an_export_that_is_no_text_is_refused(store: Store) -> None:
         (3, {"metadata": {"n": float("nan")}}, "metadata cannot be kept"),
         (2, {"created_at": "0001-01-01T00:00:00+14:00"}, "out of range"),
         (3, {"payload": '{"role": "user", "content": ' + "[" * 100_000 + "]" * 100_000 + "}"}, "nested too deeply"),
+        (3, {"payload": "[]"}, "payload is no object"),
+        (3, {"payload": '{"role": "user", "content": NaN}'}, "no JSON"),
+        (3, {"status": "gone"}, "'gone'"),
+        (4, {"message_id": "0"}, "'0' already"),
+        (4, {"user": "bob"}, "another chat"),
+        (4, {"parent": None}, "active, and does not follow '0'"),
+        (3, {"status": "superseded"}, "active, and does not follow None"),
+        (4, {"status": "archived"}, "a message before it is active"),
+        (2, {"head": "0"}, "last active message is '1'"),
+        (2, {"head": None}, "last active message is '1'"),
     ],
 )
 def test_what_no_store_could_have_exported_is_refused(store: Store, line: int, change: Any, why: str) -> None:
     with ChatHistory(Store("memory", ":memory:").backend()) as one, store.open() as other:
-        one.add_message("c", say("user", "a"))
+        one.add_messages("c", [say("user", "a"), say("assistant", "b")], message_ids=["0", "1"])
         file = io.StringIO()
         transfer.export(one, file)
         lines = [json.loads(each) for each in file.getvalue().splitlines()]
