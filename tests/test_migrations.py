@@ -323,8 +323,12 @@ def test_a_newer_releases_database_is_refused_with_both_versions(
     database.migrate(name)
     newer = "999" if is_ours else "ext:002"
     database.connection.execute(f"INSERT INTO schema_migrations VALUES ('{newer}', 'more', '2027-01-01')")
+    database.connection.execute("DELETE FROM schema_migrations WHERE version = 'ext:001'")  # one that is to be run
+    database.connection.execute("DROP TABLE orders")
+    before = database.tables(), database.versions()
     with pytest.raises(NewerStoreError) as caught:
         database.migrate(name)
+    assert (database.tables(), database.versions()) == before
     assert f"version {newer}" in str(caught.value)
     assert (OURS[-1] if is_ours else "ext:001") in str(caught.value)
     assert ("agent-chat-history" if is_ours else name) in str(caught.value)

@@ -168,6 +168,9 @@ def test_an_export_that_was_cut_off_is_refused_and_the_whole_one_goes_on_from_th
         for cut in [1, 2, 3, *range(4, len(lines), 97), len(lines) - 1]:
             with pytest.raises(InvalidArgumentError, match="cut off"):
                 transfer.import_from(io.StringIO("".join(lines[:cut])), other)
+        for wrong, why in ((lines[:1] + lines[2:], "what stands before it"), ([*lines, lines[-1]], "after the end")):
+            with pytest.raises(InvalidArgumentError, match=why):
+                transfer.import_from(io.StringIO("".join(wrong)), other)
         file.seek(0)
         transfer.import_from(file, other)
         assert seen(other) == seen(one)

@@ -14,6 +14,7 @@ from chat_history.errors import (
     MessageNotFoundError,
     VersionConflictError,
 )
+from chat_history.formats import get_format
 from chat_history.history import ChatHistory
 
 from .checks import Reopen, check_chat, contents, ids, say, says, version
@@ -124,10 +125,12 @@ class Branching:
 
     def test_a_fork_begins_alike_and_goes_its_own_way(self, two: ChatHistory, reopen: Reopen) -> None:
         two.update_chat("c", title="T", metadata={"m": 1})
+        of_a_framework = get_format("pydantic_ai").load(['{"parts": [], "kind": "request", "metadata": {"n": 1}}'])
+        two.add_messages("c", of_a_framework, metadata={"n": [1]})
         two.archive_oldest_messages("c", 1)
         before = check_chat(two, "c")
         fork = two.fork_chat("c")
-        assert (fork.title, fork.metadata, fork.message_count) == ("T", {"m": 1}, 1)
+        assert (fork.title, fork.metadata, fork.message_count) == ("T", {"m": 1}, 2)
         copies = check_chat(reopen(), fork.chat_id)
         assert [each._replace(chat_id="c") for each in copies] == before
         two.add_message(fork.chat_id, say("user", "x"))

@@ -63,6 +63,11 @@ class Searching:
             ('say "hello" \\ it\'s 100% a_b', "\\", 'say "hello" [\\] it\'s 100% a_b'),
             ("I don\u2019t know \u2013 an e\u2011mail", "don't e-mail", "I [don\u2019t] know \u2013 an [e\u2011mail]"),
             ("I don't know", "don\u2019t", "I [don't] know"),
+            (
+                "\u2018one\u2019, \u201atwo\u201b, \u02bctis",
+                "'tis 'one' 'two'",
+                "[\u2018one\u2019], [\u201atwo\u201b], [\u02bctis]",
+            ),
             ("green blue, blue red", "\u201cblue red\u201d", "green blue, [blue red]"),
             ("green blue, blue red", "\u201eblue green\u201c", None),
             ("green blue, blue red", "\u00ab green blue \u00bb", "[green blue], blue red"),
