@@ -355,7 +355,8 @@ class ChatHistory:
         """
         key = self._key(chat_id)
         checked_message_id(message_id)
-        record = self._writer().replace(key, message_id, message, checked_metadata(metadata), _named(format))
+        given = UNSET if metadata is None else checked_metadata(metadata)
+        record = self._writer().replace(key, message_id, message, given, _named(format))
         if record is None:
             raise no_message(key, message_id)
         return stored_message(key.chat_id, record)

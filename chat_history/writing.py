@@ -332,16 +332,18 @@ class Writer:
     # ---- changing what is there
 
     def replace(
-        self, key: ChatKey, message_id: str, message: Any, metadata: str | None, form: MessageFormat | None
+        self, key: ChatKey, message_id: str, message: Any, metadata: str | UnsetType | None, form: MessageFormat | None
     ) -> Record | None:
-        """Put another content into a message: its record then, None if there is no such message."""
-        draft = draft_of(*self._dumped(message, form), message_id, datetime.now(UTC), metadata)
+        """Put another content into a message: its record then, None if there is no such message.
+
+        metadata: the message's unless given.
+        """
+        draft = draft_of(*self._dumped(message, form), message_id, datetime.now(UTC))
         for version in self.versions(key):
             found = self.bare.find(key, [message_id])
             if not found:
                 return None
-            if metadata is None:
-                draft = draft._replace(metadata=found[0].metadata)
+            draft = draft._replace(metadata=found[0].metadata if metadata is UNSET else metadata)
             if self.attempt(key, Change(draft.created_at, version, replacements=[(found[0].position, draft)])):
                 return found[0]._replace(
                     role=draft.role,

@@ -22,6 +22,11 @@ class Changing:
         assert history.replace_message("c", new.message_id, say("user", "x"), metadata={"n": 2}).metadata == {"n": 2}
         assert history.get_message("c", new.message_id).metadata == {"n": 2}
 
+    def test_a_replacement_may_take_the_metadata_away(self, history: ChatHistory) -> None:
+        message_id = history.add_message("c", say("user", "a"), metadata={"n": 1}).message_id
+        assert history.replace_message("c", message_id, say("user", "b"), metadata={}).metadata == {}
+        assert check_chat(history, "c")[0].metadata == {}
+
     def test_a_save_knows_a_replaced_message_by_its_new_content(self, two: ChatHistory) -> None:
         two.save_messages("c", says("a", "b"))
         two.replace_message("c", "1", say("assistant", "x"))
