@@ -30,7 +30,9 @@ def _awaited(
     method: Callable[Concatenate[ChatHistory, P], R], *, reads: bool = False
 ) -> Callable[Concatenate[AsyncChatHistory, P], Coroutine[Any, Any, R]]:
     async def awaited(self: AsyncChatHistory, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await (self._run if reads else self._complete)(method, self._history, *args, **kwargs)
+        # By its name, because a subclass of ChatHistory may have one of its own.
+        call: Callable[..., R] = getattr(self._history, method.__name__)
+        return await (self._run if reads else self._complete)(call, *args, **kwargs)
 
     update_wrapper(awaited, method)
     return awaited

@@ -154,7 +154,7 @@ class ChatHistory:
         """The same store, seen by another owner, who cannot reach anyone else's chat.
 
         tenant_id: None keeps this one's. Shutting the view down leaves the store open; shutting the store down closes
-        its views.
+        its views. A view is a plain ChatHistory, also of a subclass.
         """
         self._backend()
         view = ChatHistory.__new__(ChatHistory)

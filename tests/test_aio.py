@@ -11,12 +11,20 @@ from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager, suppress
 from random import Random
 from threading import active_count, current_thread
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from stores import ALL, DURABLE, Store, on
 
-from chat_history import AsyncChatHistory, ChatHistory, HistoryClosedError, VersionConflictError, open_history
+from chat_history import (
+    AsyncChatHistory,
+    ChatHistory,
+    HistoryClosedError,
+    Message,
+    StoredMessage,
+    VersionConflictError,
+    open_history,
+)
 from chat_history.aio import AHEAD, _awaited, run
 from chat_history.testing import check_chat, say
 from chat_history.threads import THREADS
@@ -49,6 +57,23 @@ def test_type_checkers_let_a_task_be_made_of_a_call() -> None:
     # create_task, TaskGroup and asyncio.run take coroutines, and not whatever can be awaited.
     made = get_args(get_type_hints(_awaited)["return"])[-1]
     assert get_origin(made) is Coroutine
+
+
+def test_it_calls_what_a_subclass_has_of_its_own() -> None:
+    class Hushed(ChatHistory):
+        def add_message(self, chat_id: str, message: Any, **options: Any) -> StoredMessage:
+            return super().add_message(chat_id, {**message, "content": "***"}, **options)
+
+        def get_chat_history(self, chat_id: str, last: int | None = None) -> list[Message]:
+            return super().get_chat_history(chat_id, last)[::-1]
+
+    async def use(history: AsyncChatHistory) -> list[Message]:
+        await history.add_message("c", say("user", "secret"))
+        await history.add_messages("c", [say("user", "b")])
+        return await history.get_chat_history("c")
+
+    with Hushed(Store("memory", ":memory:").backend()) as history:
+        assert asyncio.run(use(history.to_async())) == [say("user", "b"), say("user", "***")]
 
 
 def test_it_has_no_other_names() -> None:
