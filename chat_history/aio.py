@@ -35,6 +35,8 @@ def _awaited(
         return await (self._run if reads else self._complete)(call, *args, **kwargs)
 
     update_wrapper(awaited, method)
+    # Python names it so where somebody forgets to await it.
+    awaited.__module__, awaited.__qualname__ = __name__, f"AsyncChatHistory.{method.__name__}"
     return awaited
 
 

@@ -51,6 +51,7 @@ def test_every_public_name_is_there_with_the_same_signature(name: str) -> None:
         return
     assert inspect.signature(aio).parameters == inspect.signature(sync).parameters
     assert inspect.iscoroutinefunction(aio) == (name not in NOT_AWAITED)
+    assert (aio.__module__, aio.__qualname__) == (AsyncChatHistory.__module__, f"AsyncChatHistory.{name}")
 
 
 def test_type_checkers_let_a_task_be_made_of_a_call() -> None:
