@@ -336,9 +336,11 @@ class TestDamage:
             assert ids(backend) == expected, cut
             json.loads(path.read_text())
             aside = [file for file in in_memory.iterdir() if file != path]
-            assert len(aside) == len(told) <= 1
+            torn = whole[max(end for end, _ in ends if end <= cut) : cut].strip(b"\n,]}")
+            assert len(aside) == len(told) == bool(torn), cut
             for file in aside:
                 assert whole[:cut].endswith(file.read_bytes())
+                assert torn in file.read_bytes()
                 assert stat.S_IMODE(file.stat().st_mode) == 0o600
                 assert str(path) in str(told[0].message)
                 assert str(file) in str(told[0].message)
