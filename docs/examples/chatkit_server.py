@@ -34,7 +34,7 @@ FILE = "sqlite:///chatkit.db"
 class Clerk(ChatKitServer[str]):
     """Counts what it was told; here an agent would be run."""
 
-    async def respond(self, thread: Any, message: Any, context: str) -> AsyncIterator[Any]:
+    async def respond(self, thread: Any, input_user_message: Any, context: str) -> AsyncIterator[Any]:
         said = (await self.store.load_thread_items(thread.id, None, 50, "asc", context)).data
         files = [each.name for item in said for each in getattr(item, "attachments", [])]
         text = f"{context}, you have told me {len(said)} things, and shown me {files or 'nothing'}."
