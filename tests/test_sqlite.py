@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -364,7 +364,7 @@ def test_what_is_there_is_found_while_others_write_for_long_and_on_a_full_disk(p
 # ---- deleted text
 
 
-@pytest.mark.parametrize("how", ["delete", "replace", "delete chat", "clear"])
+@pytest.mark.parametrize("how", ["delete", "replace", "purge", "delete chat", "clear"])
 def test_deleted_text_is_gone_from_the_disk_when_the_call_returns(path: Path, how: str) -> None:
     with opened(path) as history:
         for number in range(200):
@@ -377,6 +377,9 @@ def test_deleted_text_is_gone_from_the_disk_when_the_call_returns(path: Path, ho
         elif how == "replace":
             for message in messages:
                 history.replace_message("d", message.message_id, HELLO)
+        elif how == "purge":
+            history.archive_oldest_messages("d", len(messages))
+            history.purge(timedelta(0), status="archived")
         elif how == "delete chat":
             history.delete_chat_history("d")
         else:

@@ -138,6 +138,9 @@ def test_a_chat_grows_no_longer_than_the_configuration_says(tmp_path: Any, overf
         assert active(history) == [*lead, "q9", "a9", "q10", "a10"]
         history.add_message("c", say("user", "q11"))
         assert active(history)[-1] == "q11"
+        answers = [say("assistant", "a11"), say("user", "q12"), say("assistant", "a12")]
+        history.switch_branch("c", history.get_chat("c").head, messages=answers)
+        assert active(history) == [*lead, "q11", "a11", "q12", "a12"]
         view = history.for_user("ann")
         fill(view, 5)
         assert len(active(view)) == 4

@@ -236,9 +236,10 @@ class Primitives:
         assert (chat.created_at, chat.updated_at) == (LATER, LATER)
         assert chat.version == first_version(LATER) + 1
         backend.append(KEY, draft("c"))
+        backend.write(KEY, Change(NOW, first_version(LATER) + 2, title="T"))
         chat = backend.get_chat(KEY)
         assert chat is not None
-        assert (chat.created_at, chat.updated_at) == (LATER, LATER)
+        assert (chat.created_at, chat.updated_at, chat.title) == (LATER, LATER, "T")
 
     def test_chats_of_the_same_moment_are_listed_by_key(self, backend: Backend) -> None:
         keys = [chat_key(OWNER, f"chat {number}") for number in range(12)]
