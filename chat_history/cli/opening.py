@@ -50,7 +50,7 @@ def opened(
 @contextmanager
 def told() -> Iterator[None]:
     """Tell a person of errors and warnings of ours, in one plain line each."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")  # rather than fail at what a terminal cannot show
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _complain("warning", message)
