@@ -227,6 +227,35 @@ def test_it_is_found_in_the_zip_and_in_a_folder(history: ChatHistory, tmp_path: 
     assert len(history.get_all_chat_ids()) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("place", "odd"),
+    [
+        (["parent"], ["hidden"]),
+        (["message", "content", "parts"], 5),
+        (["message", "content", "thoughts"], 5),
+        (["message"], {"author": "?", "tool_calls": 5}),
+    ],
+)
+def test_a_node_that_is_made_up_is_named_or_left_out(
+    history: ChatHistory, tmp_path: Path, place: list[str], odd: Any
+) -> None:
+    nodes = [node("q", "hidden", "user", "Paris?"), node("odd", "q", "user", "-"), node("a", "q", "assistant", "Sun.")]
+    chat = conversation(*ROOT, *nodes, current="a")
+    part = chat["mapping"]["odd"]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = odd
+    source = write(tmp_path / "conversations.json", chat)
+    if place != ["parent"]:
+        with pytest.raises(InvalidMessageError, match=r"message \d of chat 'c1' cannot be read"):
+            import_from(source, history)
+        with pytest.warns(ChatHistoryWarning, match="1 messages could not be read"):
+            import_from(source, history, skip=True)
+    else:
+        import_from(source, history)
+    assert [message.text for message in history.get_messages("c1")] == ["Paris?", "Sun."]
+
+
 def test_a_long_conversation_arrives(history: ChatHistory, tmp_path: Path) -> None:
     nodes = [node(str(number), str(number - 1) if number else None, "user", f"m{number}") for number in range(3000)]
     import_from(write(tmp_path / "conversations.json", conversation(*nodes, current="2999")), history)

@@ -81,7 +81,8 @@ class _Tree:
         self._children: dict[str | None, list[str]] = {}
         for node_id, node in mapping.items():
             parent = node.get("parent")
-            self._children.setdefault(parent if parent in mapping else None, []).append(node_id)
+            known = parent if isinstance(parent, str) and parent in mapping else None
+            self._children.setdefault(known, []).append(node_id)
         self.head = next((each for each in self._way(current) if _says_something(self._nodes[each])), None)
 
     def _way(self, node_id: Any) -> Iterator[str]:
@@ -104,7 +105,7 @@ class _Tree:
             node = self._nodes[node_id]
             if _says_something(node):
                 read = _read(node["message"], node_id, parent, call)
-                call = _open_call(read.content, call)
+                call = _open_call(read.content, node_id, call)
                 yield read
                 parent = node_id
             self._push(waiting, node_id, parent, call)
@@ -122,7 +123,10 @@ def _says_something(node: dict[str, Any]) -> bool:
     message = node.get("message")
     content = message.get("content") if isinstance(message, dict) else message
     if isinstance(content, dict) and content.get("content_type") in ("text", *CONTEXTS):
-        return bool(_text(content))
+        try:
+            return bool(_text(content))
+        except TypeError:
+            return True  # named where it arrives
     return message is not None
 
 
@@ -160,12 +164,11 @@ def _message(message: dict[str, Any], node_id: str, call: str | None) -> dict[st
     return {"role": role, "content": text}
 
 
-def _open_call(message: Any, call: str | None) -> str | None:
+def _open_call(message: Any, node_id: str, call: str | None) -> str | None:
     """The call of a tool that a result after this message answers."""
     if not isinstance(message, dict) or message.get("role") == "user":
         return None
-    calls = message.get("tool_calls")
-    return calls[0]["id"] if calls else call
+    return node_id if message.get("tool_calls") else call
 
 
 def _text(content: Any) -> str:
