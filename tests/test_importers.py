@@ -467,6 +467,8 @@ def test_a_source_that_is_not_there_or_damaged_is_named(history: ChatHistory, tm
         archive.writestr("chat.html", "")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "conversations.json")
     for name, problem in (
         ("none.json", "No such file"),
         ("r.db", "r.db (is damaged|cannot be read)"),
@@ -474,6 +476,7 @@ def test_a_source_that_is_not_there_or_damaged_is_named(history: ChatHistory, tm
         ("y.zip", "no conversations.json"),
         ("folder", "no conversations.json"),
         ("pipe", "no file but a pipe"),
+        ("piped", "conversations.json is no file but a pipe"),
     ):
         with pytest.raises(ChatHistoryError, match=problem):
             import_from(tmp_path / name, history)

@@ -50,11 +50,10 @@ def opened(source: str | PathLike[str]) -> Iterator[Source]:
 def _file(path: Path, stack: ExitStack) -> Source:
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if CONVERSATIONS.fullmatch(each.name))
+        for each in files:
+            _refuse_pipe(each)
         return _document(path, {str(each): partial(each.open, encoding=ENCODING) for each in files})
-    if path.exists() and not path.is_file():
-        raise InvalidArgumentError(
-            f"{path} is no file but a pipe or a device: what is imported is read more than once, so put it into a file"
-        )
+    _refuse_pipe(path)
     with path.open("rb") as file:
         begins = file.read(16)
     if begins == b"SQLite format 3\0":
@@ -67,6 +66,13 @@ def _file(path: Path, stack: ExitStack) -> Source:
         raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
     names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
     return _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
+
+
+def _refuse_pipe(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InvalidArgumentError(
+            f"{path} is no file but a pipe or a device: what is imported is read more than once, so put it into a file"
+        )
 
 
 def _member(archive: ZipFile, name: str) -> TextIO:
