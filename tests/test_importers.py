@@ -16,7 +16,7 @@ import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -495,6 +495,21 @@ def test_a_zip_that_is_damaged_or_has_a_password_is_named(history: ChatHistory, 
         damaged[at] ^= bits
         (tmp_path / "c.zip").write_bytes(damaged)
         with pytest.raises(InvalidArgumentError, match=r"c\.zip.* cannot be (unpacked|read)"):
+            import_from(tmp_path / "c.zip", history)
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_damaged_anywhere_is_named(history: ChatHistory, tmp_path: Path, packed: int) -> None:
+    chats = [{"conversation_id": str(uuid4()), "mapping": {}} for _ in range(10)]
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", packed) as archive:
+        archive.writestr("conversations.json", json.dumps(chats))
+        archive.writestr("\u00fc.html", "")
+    whole = (tmp_path / "c.zip").read_bytes()
+    for at in range(4, len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        (tmp_path / "c.zip").write_bytes(damaged)
+        with suppress(InvalidArgumentError):
             import_from(tmp_path / "c.zip", history)
 
 

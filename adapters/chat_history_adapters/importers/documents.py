@@ -12,6 +12,11 @@ from zipfile import BadZipFile
 
 from chat_history.errors import ChatHistoryError, InvalidArgumentError
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it, and so unpacks nothing of the kind
+    LZMAError = BadZipFile  # type: ignore[misc,assignment]
+
 __all__ = ["Document", "JSONReader", "Shape"]
 
 CHUNK = 1 << 16
@@ -19,7 +24,7 @@ LONGEST_LINE = 1 << 22
 """Characters of the first line that are looked at, to see what a file is."""
 CUT = 16
 """An error this near to the end of what was read may be of a word that goes on ("tru", "\\u00")."""
-UNREADABLE = (UnicodeDecodeError, BadZipFile, EOFError, zlib.error)
+UNREADABLE = (UnicodeDecodeError, BadZipFile, EOFError, zlib.error, LZMAError)
 """What reading a file may raise besides OSError: bytes that are no text, and those of a damaged zip."""
 
 _decode = json.JSONDecoder().raw_decode

@@ -62,7 +62,7 @@ def _file(path: Path, stack: ExitStack) -> Source:
         return _document(path, {str(path): partial(path.open, encoding=ENCODING)})
     try:
         archive = stack.enter_context(ZipFile(path))
-    except BadZipFile as error:
+    except (BadZipFile, ValueError, NotImplementedError) as error:  # also a name that is no text, another version
         raise InvalidArgumentError(f"{path} is a damaged zip: {error}") from error
     names = sorted(name for name in archive.namelist() if CONVERSATIONS.fullmatch(name))
     return _document(path, {f"{path}/{name}": partial(_member, archive, name) for name in names})
