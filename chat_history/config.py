@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -28,6 +27,7 @@ from .settings import (
     find,
     given,
     installed,
+    is_torn,
     merged,
     named,
     refuse_unknown,
@@ -318,8 +318,7 @@ def _conninfo(connection: Settings) -> str:
     parts: Mapping[str, Any] | None = None
     with suppress(Error, UnicodeError):
         parts = conninfo_to_dict(url, dbname=connection.pop("database", None), **connection)
-    # Several ports, one for each host, are libpq's to read.
-    if parts is None or "@" in str(parts.get("host", "")) or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
+    if parts is None or is_torn(url, parts):
         raise ConfigError(
             "the Postgres URL cannot be read; special characters in a user or password must be percent-encoded: "
             "@ is %40, / is %2F, : is %3A, % is %25"

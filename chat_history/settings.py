@@ -29,6 +29,7 @@ __all__ = [
     "find",
     "given",
     "installed",
+    "is_torn",
     "merged",
     "named",
     "refuse_unknown",
@@ -360,6 +361,19 @@ def _options(query: str | None) -> dict[str, tuple[str, str]]:
         name, _, value = raw.partition("=")
         found[_decoded(name)] = _decoded(value), raw
     return found
+
+
+def is_torn(url: str, parts: Mapping[str, object]) -> bool:
+    """Whether libpq took a part of a password for one of the host, port or database, which its errors would tell.
+
+    parts: what it read in the URL.
+    """
+    # Several ports, one for each host, are libpq's to read.
+    return (
+        "@" in str(parts.get("host", ""))
+        or not re.fullmatch(r"[0-9,]*", str(parts.get("port", "")))
+        or bool(re.match(r"\w+://[^/?]*/[^?]*@", url))
+    )
 
 
 def url_options(url: str) -> list[str]:

@@ -593,6 +593,8 @@ SECRET = "hunter2"
         f"postgresql://user:{SECRET}\0@h/d",
         f"postgresql://user:{SECRET}/x@h/d",
         f"postgresql://user:x/{SECRET}@h:port/d",
+        f"postgresql://user:1/{SECRET}@h/d",
+        f"postgresql://user:/{SECRET}@h/d",
         f"postgresql://user:1/?{SECRET}@h/d",
         f"postgresql://user:1/?{SECRET}@h/d=1",
         f"postgresql://user:{SECRET}@h/d?nonsense=1",
@@ -619,7 +621,7 @@ SECRET = "hunter2"
         {"url": f"user:{SECRET}@h"},
         {"class": f"{__name__}.Notebook", "pasword": SECRET, "pages": 1},
     ],
-    ids=range(32),
+    ids=range(34),
 )
 def test_no_password_is_in_an_error(config: Any) -> None:
     with pytest.raises(ConfigError) as caught:

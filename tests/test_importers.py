@@ -480,6 +480,8 @@ def test_a_source_that_is_not_there_or_damaged_is_named(history: ChatHistory, tm
     ):
         with pytest.raises(ChatHistoryError, match=problem):
             import_from(tmp_path / name, history)
+    with pytest.raises(InvalidArgumentError, match="no path is like that"):
+        import_from("chats\0.json", history)
 
 
 def test_a_zip_that_is_damaged_or_has_a_password_is_named(history: ChatHistory, tmp_path: Path) -> None:
@@ -530,6 +532,32 @@ def test_a_database_that_is_something_else_says_so(history: ChatHistory, tmp_pat
     assert "sec%ret" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"--table schema\.name"):  # which a URL of ours would take
         import_from("postgresql://ann@localhost:1/db?schema=theirs", history)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mysql://ann:{}@h/db",
+        " postgresql://ann:{}@h/db",
+        "postgresql:/ann:{}@h/db",
+        "ann:{}@h",
+        "host=h password={}",
+        "POSTGRESQL://ann:{}@localhost:1/db",
+        "postgresql://ann:{}/x@h/db",
+        "postgresql://ann:x/{}@h/db",
+        "postgresql://ann:1/{}@h/db",
+        "postgresql://ann:x@{}@h/db",
+        "postgresql://ann:{}%zz@h/db",
+        "postgresql://h/db?pasword={}",
+    ],
+)
+def test_no_password_of_a_source_is_in_an_error(history: ChatHistory, source: str) -> None:
+    with pytest.raises(ChatHistoryError) as caught:
+        import_from(source.format("hunter2"), history)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "hunter2" not in f"{error!r} {error}"
+        error = error.__cause__ or error.__context__
 
 
 def test_the_kind_can_be_named_and_is_checked(history: ChatHistory, tmp_path: Path) -> None:

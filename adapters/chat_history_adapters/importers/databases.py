@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ from chat_history.errors import (
     StoreBusyError,
     StoreUnavailableError,
 )
+from chat_history.settings import is_torn
 
 if TYPE_CHECKING:
     import psycopg
@@ -183,14 +184,15 @@ def open_postgres(url: str) -> Iterator[Database]:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    try:
-        settings: dict[str, Any] = dict(conninfo_to_dict(url))
-    except psycopg.ProgrammingError:
-        # Not chained: the driver's message quotes the URL, and its password with it.
+    settings: dict[str, Any] | None = None
+    # Not chained: the driver's message quotes the URL, and its password with it.
+    with suppress(psycopg.Error, UnicodeError):
+        settings = dict(conninfo_to_dict(url))
+    if settings is None or is_torn(url, settings):
         raise ConfigError(
             "the Postgres URL of the source cannot be read; percent-encode special characters in user and password, "
             "and leave out options that are not libpq's (a schema is named with the table: --table schema.name)"
-        ) from None
+        )
     name = f"the Postgres database {settings.get('dbname', '')!r}".replace(" ''", "")
     settings = {"connect_timeout": 10} | settings | {"client_encoding": "utf8"}
     with _postgres_errors(name):

@@ -21,8 +21,10 @@ from .foreign import Source
 
 __all__ = ["opened"]
 
-POSTGRES = re.compile(r"(postgres(?:ql)?)(?:\+\w+)?://")
-SQLITE = re.compile(r"sqlite(?:\+\w+)?:///")
+POSTGRES = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///", re.IGNORECASE)
+PRIVATE = re.compile(r"\s*[a-z][a-z0-9+.-]+:/|.*\w\w:[^/\\]+@|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)
+"""What is hardly a path, and may hold a password: a URL of something else or mistyped, options as libpq takes them."""
 CONVERSATIONS = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
 """ChatGPT writes a large export as several files."""
 ENCODING = "utf-8-sig"
@@ -34,16 +36,25 @@ def opened(source: str | PathLike[str]) -> Iterator[Source]:
     text = fspath(source)
     with ExitStack() as stack:
         if url := POSTGRES.match(text):
-            found: Source = stack.enter_context(open_postgres(f"{url[1]}://{text[url.end() :]}"))
+            found: Source = stack.enter_context(open_postgres(f"postgresql://{text[url.end() :]}"))
         else:
             if url := SQLITE.match(text):
                 text = unquote(text[url.end() :].partition("?")[0])
+            elif PRIVATE.match(text) and not Path(text).exists():
+                raise InvalidArgumentError(
+                    "this source is neither a path nor a URL that can be imported from, which are sqlite:///chats.db "
+                    "and postgresql://user:password@host/database"
+                )
             try:
                 found = _file(Path(text), stack)
             except OSError as error:
                 if isinstance(error, ChatHistoryError):
                     raise
                 raise InvalidArgumentError(f"{text}: {error.strerror}") from error
+            except ValueError as error:
+                if isinstance(error, ChatHistoryError):
+                    raise
+                raise InvalidArgumentError("source: no path is like that") from error
         yield found
 
 
