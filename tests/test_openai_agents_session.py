@@ -314,6 +314,34 @@ def test_a_run_that_waits_for_an_approval_is_resumed_after_a_restart(reopen: Cal
     ]
 
 
+def test_a_list_of_a_run_that_was_serialised_repeats_nothing_of_the_chat(history: ChatHistory) -> None:
+    @function_tool(needs_approval=True)
+    def pay(euros: int) -> str:
+        """Pay."""
+        return "paid"
+
+    async def ask() -> str:
+        agent = Agent(name="host", model=Scripted([text("Let me see."), call("pay", "1", euros=5)]), tools=[pay])
+        items: list[Any] = history.get_message_history("s", "openai_responses")
+        result = await Runner.run(agent, [*items, user("Pay 5.")])
+        history.save_messages("s", result.to_input_list(), format="openai_responses")
+        return result.to_state().to_string()
+
+    async def approve(waiting: str) -> list[Any]:
+        agent = Agent(name="host", model=Scripted([text("Paid.")]), tools=[pay])
+        state: RunState[Any] = await RunState.from_string(agent, waiting)
+        state.approve(state.get_interruptions()[0])
+        return (await Runner.run(agent, state)).to_input_list()
+
+    history.add_messages("s", [user("Hello!"), {"role": "assistant", "content": "Hello, Ann."}])
+    waiting = wait(ask())
+    before = list(history.iter_messages("s"))
+    new = history.save_messages("s", wait(approve(waiting)), format="openai_responses")
+
+    assert [message.text for message in new] == ["paid", "Paid."]
+    assert list(history.iter_messages("s", status=None)) == [*before, *new]
+
+
 @pytest.mark.parametrize("through_the_hook", [True, False])
 def test_the_sdks_compaction_replaces_what_is_active_and_sets_the_rest_aside(
     history: ChatHistory, monkeypatch: pytest.MonkeyPatch, through_the_hook: bool

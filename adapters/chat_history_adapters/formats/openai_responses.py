@@ -52,10 +52,17 @@ class OpenAIResponses:
         return list(map(json.loads, payloads))
 
     def parts(self, payload: str) -> Parts:
-        """The whole item as one part, without what may be left out: keys of null, the type of a message."""
+        """The whole item as one part, without what may be left out: keys of null, the type of a message.
+
+        What the assistant said is as the SDK has it after a run was serialised: as a part, and completed.
+        """
         item = {key: value for key, value in json.loads(payload).items() if value is not None}
         if item.get("type") == "message" and "role" in item:
             del item["type"]
+        if item.get("role") == "assistant":
+            item.setdefault("status", "completed")
+            if isinstance(content := item.get("content"), str):
+                item["content"] = [{"type": "output_text", "text": content}]
         return Parts("item", [canonical(item)], "", 1 if _is_system(item) else 0)
 
     def rest(self, message: Any, start: int) -> Any:
