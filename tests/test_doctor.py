@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -417,6 +419,27 @@ def test_a_server_that_acknowledges_what_it_may_still_lose_is_told(postgres_url:
     fill(url)
     assert "synchronous_commit = off" in only(url, Level.WARNING).what
     assert found(f"{url}&durability=relaxed") == []
+
+
+def test_a_role_that_was_granted_the_tables_of_an_earlier_release_is_told(postgres_url: str) -> None:
+    url = in_schema(postgres_url)
+    fill(url)
+    schema, role = url.rpartition("schema=")[2], f"app_{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+            connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
+            connection.execute(f"GRANT INSERT, UPDATE, DELETE ON {schema}.chats, {schema}.messages TO {role}")
+            parts = urlsplit(url)
+            theirs = parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+            finding = only(theirs, Level.WARNING)
+            assert finding.check == "tables"
+            assert ".contents: INSERT, UPDATE, DELETE" in finding.what
+            assert ".chats" not in finding.what
+            assert "GRANT" in finding.mend
+        finally:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_the_server_is_as_it_was(postgres_url: str) -> None:

@@ -25,6 +25,13 @@ BACKEND = "SELECT pg_backend_pid()"
 CLOCK = "SELECT clock_timestamp()"
 SETTING = "SELECT current_setting(%s, true)"
 STANDBY = "SELECT pg_is_in_recovery()"
+RIGHTS = """
+SELECT name, string_agg(priv, ', ' ORDER BY place)
+FROM unnest(%s::text[]) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p(priv, place)
+WHERE NOT has_table_privilege(to_regclass(name)::oid, priv)
+GROUP BY name ORDER BY name
+"""
+TABLES = ("chats", "content_uses", "contents", "message_grams", "messages")
 
 
 def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
@@ -40,6 +47,7 @@ def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     planned = tables.plan()
     yield from examine_plan(planned, tables.location)
     if planned.applied and not planned.up:
+        yield from tables.visit(_rights)
         yield from examine_opened(choice)
 
 
@@ -58,6 +66,22 @@ def _asked(connection: Any, statement: str, *parameters: Any) -> Any:
         return connection.execute(statement, parameters).fetchone()[0]
     except psycopg.Error:
         return None
+
+
+def _rights(connection: Any, *, schema: str | None, **where: Any) -> list[Finding]:
+    """What this role may not do with a table: those of a later release are not of an earlier grant."""
+    prefix = "" if schema is None else f"{schema}."
+    missing = connection.execute(RIGHTS, [[f"{prefix}{table}" for table in TABLES]]).fetchall()
+    if not missing:
+        return []
+    named = "; ".join(f"{table}: {rights}" for table, rights in missing)
+    return [
+        warning(
+            "tables",
+            f"the role {connection.info.user} lacks rights ({named}), and what needs them is refused",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON these tables to it, unless it shall only read",
+        )
+    ]
 
 
 def _pooling(connection: Any, tables: Tables) -> Finding:
