@@ -284,6 +284,16 @@ def test_an_agents_run_loaded_as_dicts_continues_with_dicts(
     assert same(history.get_message_history("c")[: len(messages)], messages)
 
 
+@pytest.mark.parametrize("format", ["openai", "openai_responses"])
+def test_dicts_that_a_web_framework_filled_up_with_nulls_are_not_stored_again(
+    history: ChatHistory, agent: Agent[None, str], format: str
+) -> None:
+    history.save_messages("c", agent.run_sync("weather?").all_messages())
+    dicts = [{"name": None, **each} for each in history.get_message_history("c", format)] + [say("user", "and now?")]
+    assert [message.text for message in history.save_messages("c", dicts, format=format)] == ["and now?"]
+    assert not history.get_messages("c", status="superseded")
+
+
 def test_a_list_of_objects_and_dicts_is_saved_as_it_is(history: ChatHistory, agent: Agent[None, str]) -> None:
     messages: list[Any] = [*agent.run_sync("hi").all_messages(), say("user", "by hand")]
     assert len(history.save_messages("c", messages)) == 3

@@ -52,8 +52,8 @@ class OpenAIChat:
         return list(map(json.loads, payloads))
 
     def parts(self, payload: str) -> Parts:
-        """The whole dict as one part: dicts are never merged."""
-        message = json.loads(payload)
+        """The whole dict as one part, without keys of null, which may be left out: dicts are never merged."""
+        message = {key: value for key, value in json.loads(payload).items() if value is not None}
         system = message.get("role") in ("system", "developer")
         return Parts("dict", [canonical(message)], "", 1 if system else 0)
 
