@@ -255,6 +255,20 @@ def test_times_of_any_zone_are_the_same_moments(store: Store) -> None:
         assert other.get_chat("c").updated_at == one.get_chat("c").updated_at
 
 
+@on(*DURABLE)
+@pytest.mark.parametrize("begun", ["1970-01-01T00:00:00+00:00", "1969-07-20T20:17:00+00:00"])
+def test_a_chat_that_began_before_computers_count_arrives(store: Store, begun: str) -> None:
+    chat = {"tenant": "", "user": "", "chat": "c"}
+    head = chat | {"title": "", "shared": False, "head": None, "created_at": begun, "updated_at": begun}
+    lines = [transfer.HEADER, head | {"metadata": None}, {"chats": 1, "messages": 0}]
+    with store.open() as history:
+        assert transfer.import_from(io.StringIO("\n".join(map(json.dumps, lines))), history) == (1, 0)
+        version = history.get_chat("c").version
+        assert version > 0
+        history.add_message("c", say("user", "hi"), expected_version=version)
+        assert history.get_chat("c").created_at.isoformat() == begun
+
+
 @into
 @on("sqlite")
 def test_a_chat_with_other_messages_is_left_as_it_is(store: Store, target: Store) -> None:

@@ -421,8 +421,8 @@ class Backend(ABC):
 
 
 def first_version(now: datetime) -> int:
-    """The version of a chat created now: microseconds since 1970.
+    """The version of a chat created now: microseconds since 1970, and at least 1, as 0 is that of no chat.
 
-    Not 1, so that a chat that was deleted and begun again is never at a version that somebody read before.
+    Not always 1, so that a chat that was deleted and begun again is never at a version that somebody read before.
     """
-    return int(now.timestamp() * 1_000_000)
+    return max(1, int(now.timestamp() * 1_000_000))
