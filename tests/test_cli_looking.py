@@ -145,6 +145,17 @@ def test_what_utf8_cannot_hold_is_escaped_as_json_does(url: str) -> None:
         assert again.get_chat("c").metadata == again.get_messages("c")[0].metadata == half
 
 
+def test_no_json_can_change_the_terminal(url: str) -> None:
+    odd = "hi \x1b[2J \x9b2J \x7f \x85"
+    with open_history(url) as history:
+        history.add_message(odd, user(odd), metadata={odd: odd})
+        history.update_chat(odd, title=odd)
+    for command in (["list"], ["show", odd], ["search", "hi"]):
+        assert not set(invoke(*command, "--json", "--url", url).stdout) & set("\x1b\x9b\x7f\x85")
+    (found,) = printed("show", odd, "--url", url)
+    assert (found["chat_id"], found["metadata"], found["payload"]) == (odd, {odd: odd}, user(odd))
+
+
 def test_a_path_that_is_not_utf8_is_told_to_scripts() -> None:
     with open_history("sqlite:///%ff.db") as history:
         history.add_message("c", user("a"))

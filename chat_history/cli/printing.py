@@ -34,6 +34,8 @@ _STYLES = {"user": "bold green", "assistant": "bold cyan", "tool": "bold yellow"
 # What could move the cursor or change the terminal is shown as a picture of it.
 _PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 _TEXT = {code: picture for code, picture in _PICTURES.items() if code not in (9, 10)}
+# JSON does not ask for these to be escaped, and terminals obey some of them (\x9b is \x1b[); they are only in strings.
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class _Console(Console):
@@ -93,7 +95,7 @@ def print_stored(message: StoredMessage) -> None:
 
 def _print_line(line: str) -> None:
     # Half of a surrogate pair, which UTF-8 cannot hold, is written as JSON escapes it: \ud83d.
-    typer.echo(line.encode(errors="backslashreplace"))
+    typer.echo(line.translate(_ESCAPES).encode(errors="backslashreplace"))
 
 
 def with_progress(messages: Iterable[StoredMessage], total: int | None = None) -> Iterable[StoredMessage]:
