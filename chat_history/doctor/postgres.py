@@ -47,7 +47,6 @@ def examine_postgres(choice: Choice, tables: Tables) -> Iterator[Finding]:
     planned = tables.plan()
     yield from examine_plan(planned, tables.location)
     if planned.applied and not planned.up:
-        yield from tables.visit(_rights)
         yield from examine_opened(choice)
 
 
@@ -57,7 +56,7 @@ def _server(connection: Any, *, tables: Tables, is_full: bool, **where: Any) -> 
         _pooling(connection, tables),
         _clock(connection),
     ]
-    return found + _keeping(connection, is_full=is_full)
+    return found + _rights(connection, where["schema"]) + _keeping(connection, is_full=is_full)
 
 
 def _asked(connection: Any, statement: str, *parameters: Any) -> Any:
@@ -68,8 +67,8 @@ def _asked(connection: Any, statement: str, *parameters: Any) -> Any:
         return None
 
 
-def _rights(connection: Any, *, schema: str | None, **where: Any) -> list[Finding]:
-    """What this role may not do with a table: those of a later release are not of an earlier grant."""
+def _rights(connection: Any, schema: str | None) -> list[Finding]:
+    """What this role may not do with a table that is there: those of a later release are not of an earlier grant."""
     prefix = "" if schema is None else f"{schema}."
     missing = connection.execute(RIGHTS, [[f"{prefix}{table}" for table in TABLES]]).fetchall()
     if not missing:
